@@ -1,0 +1,1 @@
+"""The `flashcp` command: click commands and rendering, no logic."""
