@@ -1,0 +1,179 @@
+"""A plan: which rank holds which tokens of a pack, and how KV is exchanged.
+
+Struct of arrays, one entry a shard, in rank order and within a rank in its local token order. Every
+strategy makes its shards in canonical form: sorted by rank, document and start, neighbouring ranges
+of one document on one rank joined. So equal decisions give equal bytes, and the fingerprint that
+ranks compare before they exchange anything is a hash of these arrays alone.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from flashcp.errors import PlanError
+from flashcp.exchange import Exchange, needed_tokens, non_last_tokens
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MOST_RANKS = 1024
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Plan:
+    """The shards of one pack over the ranks.
+
+    Attributes:
+        lengths: tokens of each packed document, int32 [documents], each at least 1.
+        cp: CP degree, 1 to 1,024.
+        document: index of each shard's document in `lengths`, int32 [shards].
+        rank: the rank that holds each shard, int32 [shards], ascending.
+        start: each shard's first token within its packed document, int32 [shards].
+        stop: one past each shard's last token, int32 [shards].
+        exchange: how KV reaches the ranks that need it.
+        strategy: the rule that made the plan.
+    """
+
+    lengths: "NDArray[np.int32]"
+    cp: int
+    document: "NDArray[np.int32]"
+    rank: "NDArray[np.int32]"
+    start: "NDArray[np.int32]"
+    stop: "NDArray[np.int32]"
+    exchange: Exchange
+    strategy: str
+
+    def __post_init__(self) -> None:
+        for array in (self.lengths, self.document, self.rank, self.start, self.stop):
+            array.flags.writeable = False
+
+    @property
+    def shards(self) -> int:
+        """Number of shards over all ranks."""
+        return int(self.document.size)
+
+    @property
+    def context_tokens(self) -> int:
+        """Tokens in the pack."""
+        return int(self.lengths.sum(dtype=np.int64))
+
+    @cached_property
+    def rank_splits(self) -> "NDArray[np.int64]":
+        """Rank r holds the shards rank_splits[r]:rank_splits[r + 1]; int64 [cp + 1]."""
+        return np.searchsorted(self.rank, np.arange(self.cp + 1)).astype(np.int64)
+
+    @cached_property
+    def rank_tokens(self) -> "NDArray[np.int64]":
+        """Tokens on each rank, int64 [cp]."""
+        return self._by_rank((self.stop - self.start).astype(np.int64))
+
+    @cached_property
+    def rank_work(self) -> "NDArray[np.int64]":
+        """Query-key pairs on each rank, int64 [cp]."""
+        s = (self.stop - self.start).astype(np.int64)
+        return self._by_rank((2 * self.start + s + 1) * s // 2)
+
+    @cached_property
+    def non_last_tokens(self) -> "NDArray[np.int64]":
+        """Tokens of each rank in shards that are not their document's last (Eq. 5), [cp]."""
+        return non_last_tokens(
+            self.lengths, self.document, self.rank, self.start, self.stop, self.cp
+        )
+
+    @cached_property
+    def needed_tokens(self) -> "tuple[NDArray[np.int64], NDArray[np.int64]]":
+        """Tokens each rank sends and receives if ranks get only what they attend to, [cp] each."""
+        return needed_tokens(self.document, self.rank, self.start, self.stop, self.cp)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits, the same wherever the same plan was made."""
+        digest = hashlib.sha256(f"flashcp plan 1 {self.cp} {self.exchange}".encode())
+        for array in (self.lengths, self.document, self.rank, self.start, self.stop):
+            digest.update(np.int64(array.size).astype("<i8").tobytes())
+            digest.update(array.astype("<i4").tobytes())
+        return digest.hexdigest()[:16]
+
+    def validate(self) -> None:
+        """Check that every token is on exactly one rank and that ranks hold equal tokens.
+
+        Raises:
+            PlanError: names the first shard, document or rank that is wrong.
+        """
+        check_shards(self.lengths, self.cp, self.document, self.rank, self.start, self.stop)
+
+    def _by_rank(self, values: "NDArray[np.int64]") -> "NDArray[np.int64]":
+        sums = np.zeros(values.size + 1, dtype=np.int64)
+        np.cumsum(values, out=sums[1:])
+        return np.diff(sums[self.rank_splits])
+
+
+def check_shards(
+    lengths: "NDArray[np.int32]",
+    cp: int,
+    document: "NDArray[np.int32]",
+    rank: "NDArray[np.int32]",
+    start: "NDArray[np.int32]",
+    stop: "NDArray[np.int32]",
+) -> None:
+    """Check the shards of one pack; arguments as `Plan`'s.
+
+    Raises:
+        PlanError: names the first shard, document or rank that is wrong.
+    """
+    if not 1 <= cp <= MOST_RANKS:
+        raise PlanError(f"CP degree {cp} is not in 1..{MOST_RANKS}")
+    for name, values, most in (("document", document, lengths.size), ("rank", rank, cp)):
+        bad = np.flatnonzero((values < 0) | (values >= most))
+        if bad.size:
+            raise PlanError(
+                f"shard {bad[0]} has {name} {values[bad[0]]}, which is not in 0..{most - 1}"
+            )
+    bad = np.flatnonzero(np.diff(rank) < 0)
+    if bad.size:
+        raise PlanError(f"shard {bad[0] + 1} of rank {rank[bad[0] + 1]} is out of rank order")
+    bad = np.flatnonzero((start < 0) | (stop <= start) | (stop > lengths[document]))
+    if bad.size:
+        i = bad[0]
+        raise PlanError(
+            f"shard {i} has the range [{start[i]}, {stop[i]}), which is empty or outside its "
+            f"document of {lengths[document[i]]} tokens"
+        )
+    _check_cover(lengths, document, start, stop)
+    tokens = np.bincount(rank, weights=stop - start, minlength=cp)
+    if tokens.max() - tokens.min() > 1:
+        raise PlanError(
+            f"rank {tokens.argmax()} holds {tokens.max():.0f} tokens and rank {tokens.argmin()} "
+            f"{tokens.min():.0f}; ranks must hold equal tokens, give or take one"
+        )
+
+
+def _check_cover(
+    lengths: "NDArray[np.int32]",
+    document: "NDArray[np.int32]",
+    start: "NDArray[np.int32]",
+    stop: "NDArray[np.int32]",
+) -> None:
+    """Check that each document's shards, in order of start, touch without gap or overlap."""
+    order = np.lexsort((start, document))
+    document, start, stop = document[order], start[order], stop[order]
+    opens = np.ones(document.size, dtype=bool)
+    opens[1:] = document[1:] != document[:-1]
+    expected = np.zeros(document.size, dtype=np.int64)
+    expected[1:] = np.where(opens[1:], 0, stop[:-1])
+    bad = np.flatnonzero(start != expected)
+    if bad.size:
+        i = bad[0]
+        raise PlanError(
+            f"document {document[i]} has a shard that starts at token {start[i]} where "
+            f"{expected[i]} was due: its tokens are not each on exactly one rank"
+        )
+    covered = np.zeros(lengths.size, dtype=np.int64)
+    np.add.at(covered, document, stop - start)
+    bad = np.flatnonzero(covered != lengths)
+    if bad.size:
+        i = bad[0]
+        raise PlanError(f"document {i} has {lengths[i]} tokens, of which shards hold {covered[i]}")
