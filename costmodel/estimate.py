@@ -6,9 +6,12 @@ times travel as `Estimate`s: adding two keeps the less trustworthy of their sour
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class Source(IntEnum):
