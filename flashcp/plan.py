@@ -35,6 +35,8 @@ class Plan:
         stop: one past each shard's last token, int32 [shards].
         exchange: how KV reaches the ranks that need it.
         strategy: the rule that made the plan.
+        overlap: attend in two kernel calls, what needs no exchange while the exchange runs and then
+            what waits for it, rather than in one call after it.
     """
 
     lengths: "NDArray[np.int32]"
@@ -45,6 +47,7 @@ class Plan:
     stop: "NDArray[np.int32]"
     exchange: Exchange
     strategy: str
+    overlap: bool = False
 
     def __post_init__(self) -> None:
         for array in (self.lengths, self.document, self.rank, self.start, self.stop):
@@ -84,14 +87,17 @@ class Plan:
         )
 
     @cached_property
-    def needed_tokens(self) -> "tuple[NDArray[np.int64], NDArray[np.int64]]":
-        """Tokens each rank sends and receives if ranks get only what they attend to, [cp] each."""
+    def needed_tokens(self) -> "tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]":
+        """Tokens each rank sends, receives and joins if it gets only what it attends to, [cp] each.
+
+        See `flashcp.exchange.needed_tokens`.
+        """
         return needed_tokens(self.document, self.rank, self.start, self.stop, self.cp)
 
     @cached_property
     def fingerprint(self) -> str:
         """16 hexadecimal digits, the same wherever the same plan was made."""
-        digest = hashlib.sha256(f"flashcp plan 1 {self.cp} {self.exchange}".encode())
+        digest = hashlib.sha256(f"flashcp plan 1 {self.cp} {self.exchange} {self.overlap:d}".encode())
         for array in (self.lengths, self.document, self.rank, self.start, self.stop):
             digest.update(np.int64(array.size).astype("<i8").tobytes())
             digest.update(array.astype("<i4").tobytes())

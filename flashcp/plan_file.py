@@ -35,7 +35,12 @@ SHARDS = pa.schema(
     ]
 )
 PACKS = pa.schema(
-    [("strategy", pa.string()), ("exchange", pa.string()), ("fingerprint", pa.string())]
+    [
+        ("strategy", pa.string()),
+        ("exchange", pa.string()),
+        ("overlap", pa.bool_()),
+        ("fingerprint", pa.string()),
+    ]
 )
 DOCUMENTS = pa.schema(
     [("pack", pa.int32()), ("document", pa.int32()), ("row", pa.int64()), ("offset", pa.int64())]
@@ -144,7 +149,9 @@ def _shard_table(plans: list[Plan], first: int) -> pa.Table:
 
 
 def _pack_table(plans: list[Plan]) -> pa.Table:
-    rows = [(plan.strategy, plan.exchange.value, plan.fingerprint) for plan in plans]
+    rows = [
+        (plan.strategy, plan.exchange.value, plan.overlap, plan.fingerprint) for plan in plans
+    ]
     return pa.table([list(column) for column in zip(*rows, strict=True)], schema=PACKS)
 
 
@@ -231,7 +238,7 @@ def _plans(path: Path, header: Header, table: pa.Table, packs: pa.Table) -> list
     return plans
 
 
-def _plan(cp: int, columns: dict[str, NDArray[Any]], said: dict[str, str]) -> Plan:
+def _plan(cp: int, columns: dict[str, NDArray[Any]], said: dict[str, Any]) -> Plan:
     document, length = columns["document"], columns["length"]
     if document.size == 0:
         raise PlanError("no shards")
@@ -259,7 +266,14 @@ def _plan(cp: int, columns: dict[str, NDArray[Any]], said: dict[str, str]) -> Pl
         raise PlanError(
             f"exchange {said['exchange']!r} is unknown; there are: {', '.join(Exchange)}"
         ) from error
-    plan = Plan(lengths=lengths, cp=cp, exchange=exchange, strategy=said["strategy"], **shards)
+    plan = Plan(
+        lengths=lengths,
+        cp=cp,
+        exchange=exchange,
+        strategy=said["strategy"],
+        overlap=said["overlap"],
+        **shards,
+    )
     if plan.fingerprint != said["fingerprint"]:
         raise PlanError(
             f"fingerprint {plan.fingerprint} is not the stored {said['fingerprint']}: "
