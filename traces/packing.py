@@ -1,0 +1,142 @@
+"""Lays documents into context windows, by one of four rules.
+
+`concat` and `truncate` take documents in order and fill every window; `best-fit` and `balanced`
+choose, leave documents whole and may leave windows short. Which one is asked for is a name; the
+rules are in `traces.packers`, a module each.
+
+The order is the corpus's, or, with a seed, that of hashes of (seed, row): the same on every
+machine and for ever (see `traces.hashing`). A corpus's own order is seldom what a run sees: the
+bundled code trace, for one, holds all of Linux before the first file of LLVM.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from traces.errors import TraceError, quoted, suggestion
+from traces.hashing import shuffled_rows
+from traces.packers import PACKERS, PackBy
+from traces.packers.balanced import pack_balanced
+from traces.packers.best_fit import pack_best_fit
+from traces.packers.concat import pack_concat
+from traces.packers.truncate import pack_truncate
+from traces.trace import Trace
+from traces.validation import MAX_LENGTH_TOKENS
+
+
+@dataclass(frozen=True, eq=False)
+class Packing:
+    """Packs as a struct of arrays: pack i holds the pieces `splits[i]:splits[i + 1]`.
+
+    A piece is a document or, where a packer cut one, a contiguous part of it. Within a pack, each
+    piece is a document of its own under the attention mask.
+
+    Attributes:
+        context_tokens: the context window, which no pack exceeds.
+        splits: [packs + 1] int64, where each pack's pieces start.
+        lengths: [pieces] int32 tokens.
+        rows: [pieces] int64, the row of the piece's document in the trace.
+        offsets: [pieces] int64, tokens of that document before this piece.
+        dropped_documents: documents the packer's rule left out altogether.
+        dropped_tokens: tokens the rule left out: those documents', and those cut off others.
+        held_documents: documents (or parts) taken from the trace that still waited in the
+            packer's buffer or queues when `packs` was reached. Documents that it had not come to
+            by then are counted nowhere.
+    """
+
+    context_tokens: int
+    splits: NDArray[np.int64]
+    lengths: NDArray[np.int32]
+    rows: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    dropped_documents: int = 0
+    dropped_tokens: int = 0
+    held_documents: int = 0
+
+    def __len__(self) -> int:
+        """Return the number of packs."""
+        return int(self.splits.size - 1)
+
+    def document_lengths(self, index: int) -> NDArray[np.int32]:
+        """Return the lengths of the documents packed in pack `index`, in order.
+
+        Raises:
+            IndexError: there is no such pack.
+        """
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"pack {index} of {len(self)}")
+        index %= len(self)
+        return self.lengths[self.splits[index] : self.splits[index + 1]]
+
+    @property
+    def tokens(self) -> int:
+        """The tokens in all packs together."""
+        return int(self.lengths.sum(dtype=np.int64))
+
+    @property
+    def fill(self) -> float:
+        """The share of the windows that holds tokens: 1.0 where every pack is full."""
+        return self.tokens / (len(self) * self.context_tokens)
+
+
+def pack(
+    lengths: Trace | Sequence[int] | NDArray[np.integer],
+    context_tokens: int,
+    *,
+    by: PackBy | str = "concat",
+    packs: int | None = None,
+    seed: int | None = 0,
+    buffer_packs: int = 64,
+    packs_per_batch: int = 8,
+    outlier_tokens: Sequence[int] | None = None,
+) -> Packing:
+    """Pack documents into windows of `context_tokens`.
+
+    Args:
+        lengths: a trace, or [documents] lengths in tokens.
+        context_tokens: the context window.
+        by: the rule: "concat", "truncate", "best-fit" or "balanced".
+        packs: stop after so many packs; the rest of the trace is not packed. A short trace gives
+            fewer.
+        seed: orders the documents by hashes of (seed, row); None keeps the corpus's order.
+        buffer_packs: best-fit only: it sorts and fits so many windows' worth of documents at once.
+        packs_per_batch: balanced only: the packs of a global batch, made equal in work.
+        outlier_tokens: balanced only: the shortest length of each outlier queue, ascending; the
+            default is every power-of-two fraction of the window down to a sixteenth.
+
+    Raises:
+        TraceError: an argument is out of range, or the lengths are not lengths.
+    """
+    trace = lengths if isinstance(lengths, Trace) else Trace("lengths", np.asarray(lengths))
+    _check(by, context_tokens=context_tokens, packs=packs, buffer_packs=buffer_packs,
+           packs_per_batch=packs_per_batch)  # fmt: skip
+    rows = shuffled_rows(trace.documents, seed)
+    limit = trace.tokens if packs is None else int(packs)  # a pack holds at least one token
+    ordered = (trace.lengths, rows, context_tokens, limit)
+    if by == "concat":
+        packed = pack_concat(*ordered)
+    elif by == "truncate":
+        packed = pack_truncate(*ordered)
+    elif by == "best-fit":
+        packed = pack_best_fit(*ordered, seed=seed or 0, buffer_packs=buffer_packs)
+    else:
+        packed = pack_balanced(
+            *ordered, packs_per_batch=packs_per_batch, outlier_tokens=outlier_tokens
+        )
+    return Packing(context_tokens, *packed)
+
+
+def _check(by: str, **counts: int | None) -> None:
+    if by not in PACKERS:
+        raise TraceError(
+            f"unknown packer {by!r}{suggestion(by, PACKERS)} (there are {quoted(PACKERS)})"
+        )
+    for name, value in counts.items():
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | np.integer):
+            raise TraceError(f"{name} {value!r} is not a whole number")
+        if not 1 <= value <= MAX_LENGTH_TOKENS:
+            raise TraceError(f"{name} {value} is not between 1 and {MAX_LENGTH_TOKENS}")

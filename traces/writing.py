@@ -1,0 +1,65 @@
+"""Writes a trace as Parquet, whole or not at all.
+
+The file has one int32 column, `length`, and in its metadata, under the key `flashcp`, the trace's
+name, note, counts and fingerprint. It is written beside its place under another name, synced to the
+disk and renamed: an interrupted or failed write leaves what was there before.
+"""
+
+import contextlib
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from traces.errors import TraceError
+from traces.trace import Trace
+
+_ROW_GROUP_ROWS = 1 << 20
+
+
+def save(trace: Trace, path: str | Path) -> None:
+    """Write `trace` to the Parquet file `path`, replacing what is there.
+
+    Raises:
+        TraceError: the name does not end in .parquet, or its folder does not exist.
+        OSError: the disk refused.
+    """
+    path = Path(path)
+    if path.suffix != ".parquet":
+        raise TraceError(f"{path}: traces are written as Parquet; end the name in .parquet")
+    if not path.parent.is_dir():
+        raise TraceError(f"{path}: there is no folder {path.parent}; create it first")
+    about = {
+        "format": "flashcp-trace",
+        "version": 1,
+        "name": trace.name,
+        "note": trace.note,
+        "documents": trace.documents,
+        "tokens": trace.tokens,
+        "fingerprint": trace.fingerprint,
+    }
+    table = pa.table({"length": pa.array(trace.lengths)})
+    table = table.replace_schema_metadata({"flashcp": json.dumps(about)})
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            pq.write_table(table, stream, compression="zstd", row_group_size=_ROW_GROUP_ROWS)
+            stream.flush()
+            os.fsync(stream.fileno())
+        # mkstemp made it private; give it the mode any new file gets here.
+        mask = os.umask(0)
+        os.umask(mask)
+        Path(temporary).chmod(0o666 & ~mask)
+        Path(temporary).replace(path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            Path(temporary).unlink()
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
