@@ -1,0 +1,94 @@
+"""Reads and writes profile files: versioned JSON, checked on load, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+from costmodel.checks import Fields, read_json
+from costmodel.errors import ProfileError
+from costmodel.names import nearest
+from costmodel.profile import Profile
+
+FORMAT = "flashcp-profile"
+VERSION = 1
+
+
+def bundled_profiles() -> list[str]:
+    """Return the names of the profiles that come with the package."""
+    return sorted(path.stem for path in _folder().glob("*.json"))
+
+
+def load_profile(name_or_path: str | Path) -> Profile:
+    """Return a bundled profile by name, or the one in a file.
+
+    Args:
+        name_or_path: a name of `bundled_profiles()`, or the path of a profile file.
+
+    Raises:
+        ProfileError: an unknown name (the nearest is suggested), or a file that is missing,
+            broken or of another version; names the field and value.
+    """
+    name = str(name_or_path)
+    if name in bundled_profiles():
+        return _bundled(name)
+    path = Path(name_or_path)
+    if path.suffix == ".json" or path.is_file():
+        return read_profile(path)
+    raise ProfileError(
+        f"hardware {name!r} is neither a bundled profile nor a profile file;"
+        f" {nearest(name, bundled_profiles())}"
+    )
+
+
+def read_profile(path: Path) -> Profile:
+    """Read and check the profile file at `path`; raises ProfileError naming field and value."""
+    document = read_json(path, "profile")
+    fields = Fields(document, f"profile {path}")
+    if document.get("format") != FORMAT:
+        raise fields.fail("format", f"is {document.get('format')!r}, not {FORMAT!r}")
+    version = document.get("version")
+    if version != VERSION or isinstance(version, bool):
+        age = ""
+        if isinstance(version, int) and not isinstance(version, bool):
+            age = (
+                "; it is newer than this program: update flashcp"
+                if version > VERSION
+                else "; it is older than this program: calibrate again"
+            )
+        raise fields.fail("version", f"is {version!r}, but this program reads {VERSION}{age}")
+    return Profile.from_json(fields)
+
+
+def profile_text(profile: Profile) -> str:
+    """Return the text of a profile's file."""
+    document = {"format": FORMAT, "version": VERSION, **profile.to_json()}
+    return json.dumps(document, indent=1, allow_nan=False) + "\n"
+
+
+def write_profile(profile: Profile, path: Path) -> None:
+    """Write `profile` to `path`, whole or not at all; raises OSError as the file system does."""
+    text = profile_text(profile)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+@cache
+def _bundled(name: str) -> Profile:
+    return read_profile(_folder() / f"{name}.json")
+
+
+def _folder() -> Path:
+    return Path(str(files("costmodel") / "data" / "profiles"))
