@@ -90,12 +90,20 @@ def _load_file(
             raise TraceError(f"{path} is {kind}")
         chosen = detect_format(path, format)
         lengths = read(path, ReadOptions(format=chosen, column=column, text_length=counted))
+        saved = _saved_note(path) if chosen == "parquet" else ""
     except OSError as error:
         raise TraceError(f"{path} cannot be read: {error.strerror or error}") from error
     if lengths.size == 0:
         raise TraceError(f"{path} has no documents; give a file with at least one row")
     lengths.flags.writeable = False
-    return Trace(path.name, lengths, counted.note if isinstance(counted, EstimatedLength) else "")
+    note = counted.note if isinstance(counted, EstimatedLength) else ""
+    return Trace(path.name, lengths, note or saved)
+
+
+def _saved_note(path: Path) -> str:
+    from traces.readers.parquet import saved_note  # noqa: PLC0415 - pyarrow, not always needed
+
+    return saved_note(path)
 
 
 def _unknown(source: str) -> TraceError:

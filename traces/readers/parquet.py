@@ -5,6 +5,7 @@ the result (4 bytes a document) and one batch. A list column has to be decoded t
 its batches are sized by the bytes a row takes.
 """
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,16 @@ def read(path: Path, options: ReadOptions) -> NDArray[np.int32]:
             f"{source} holds {row} rows, its footer says {lengths.size}; write it anew"
         )
     return lengths
+
+
+def saved_note(path: Path) -> str:
+    """Return the note that `traces.save` left in a trace's file, or nothing."""
+    metadata = pq.read_schema(path).metadata or {}
+    try:
+        about = json.loads(metadata.get(b"flashcp", b"{}"))
+    except ValueError:
+        return ""
+    return str(about.get("note", "")) if isinstance(about, dict) else ""
 
 
 def _batch_rows(metadata: pq.FileMetaData, column: str) -> int:

@@ -1,0 +1,109 @@
+"""The TRACE argument and the options that say how to read it, for every command that takes one."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flashcp_cli.options import Size
+
+if TYPE_CHECKING:
+    from traces import Trace
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceSource:
+    """What the user said of a trace; `load` gets it.
+
+    Attributes:
+        name: the TRACE argument.
+        format: `--format`.
+        column: `--column`.
+        tokenizer: `--tokenizer`, the path of a tokenizer.json.
+        bytes_per_token: `--bytes-per-token`.
+        documents: `--documents`, for generators.
+    """
+
+    name: str
+    format: str | None
+    column: str | None
+    tokenizer: str | None
+    bytes_per_token: float | None
+    documents: int | None
+
+    def load(self, *, seed: int = 0) -> "Trace":
+        """Load the trace.
+
+        Raises:
+            traces.TraceError: there is no such trace, or it is wrong.
+        """
+        from traces import load  # noqa: PLC0415 - numpy, which -h has no use for
+        from traces.generators import DOCUMENTS  # noqa: PLC0415
+        from traces.tokenizers import load_tokenizer  # noqa: PLC0415
+
+        return load(
+            self.name,
+            format=self.format,
+            column=self.column,
+            tokenizer=load_tokenizer(self.tokenizer) if self.tokenizer else None,
+            bytes_per_token=self.bytes_per_token,
+            documents=self.documents or DOCUMENTS,
+            seed=seed,
+        )
+
+
+def trace_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Add TRACE and its options to a command, which receives them as `source: TraceSource`."""
+
+    @click.argument("trace")
+    @click.option(
+        "--format",
+        metavar="FORMAT",
+        help="The file's format, where its name and first bytes mislead: csv, tsv, jsonl, parquet, "
+        "arrow, npy or idx (Megatron-LM).",
+    )
+    @click.option(
+        "--column",
+        metavar="NAME",
+        help="The column or field of lengths, token ids or text; found by its name otherwise.",
+    )
+    @click.option(
+        "--tokenizer",
+        metavar="FILE",
+        help="A Hugging Face tokenizer.json to count the tokens of a text column with.",
+    )
+    @click.option(
+        "--bytes-per-token",
+        type=float,
+        metavar="RATIO",
+        help="Estimate a text column's tokens from its bytes instead; English has about 4.3.",
+    )
+    @click.option(
+        "--documents",
+        type=Size(),
+        help="How many documents a generator makes (100,000 otherwise).",
+    )
+    @functools.wraps(function)
+    def command(
+        *arguments: Any,
+        trace: str,
+        format: str | None,  # noqa: A002 - click names parameters for their options
+        column: str | None,
+        tokenizer: str | None,
+        bytes_per_token: float | None,
+        documents: int | None,
+        **rest: Any,
+    ) -> None:
+        source = TraceSource(
+            name=trace,
+            format=format,
+            column=column,
+            tokenizer=tokenizer,
+            bytes_per_token=bytes_per_token,
+            documents=documents,
+        )
+        function(*arguments, source=source, **rest)
+
+    return command
