@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from costmodel._jit import jit
 from flashcp.exchange import Exchange
-from flashcp.plan import Plan
+from flashcp.plans import Plan
 
 TILE = 128
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from flashcp.errors import PlanError
 from flashcp.exchange import Exchange
-from flashcp.plan import Plan, check_shards
+from flashcp.plans import Plan, check_shards
 from traces.atomic import replace_whole
 
 FORMAT_VERSION = 1

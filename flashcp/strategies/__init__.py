@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from flashcp.errors import PlanError
 from flashcp.exchange import Exchange
-from flashcp.plan import MOST_RANKS, Plan
+from flashcp.plans import MOST_RANKS, Plan
 from flashcp.strategies._shards import Rows
 from flashcp.strategies.flashcp import flashcp_shards
 from flashcp.strategies.per_doc import contiguous_shards, zigzag_shards
@@ -52,7 +52,7 @@ AUTO = "auto"
 NAMES = (*STRATEGIES, AUTO)
 
 
-def shard(lengths: NDArray[np.int32], cp: int, strategy: str) -> Plan:
+def shard(lengths: ArrayLike, cp: int, strategy: str) -> Plan:
     """Shard one pack by one of the fixed strategies.
 
     Args:
@@ -70,12 +70,12 @@ def shard(lengths: NDArray[np.int32], cp: int, strategy: str) -> Plan:
         close = get_close_matches(strategy, NAMES, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(NAMES)}"
         raise PlanError(f"strategy {strategy!r} is unknown; {hint}")
-    lengths = check_lengths(lengths)
+    checked = check_lengths(lengths)
     check_cp(cp)
     rule = STRATEGIES[strategy]
-    rank, document, start, stop = np.ascontiguousarray(rule.shards(lengths, cp).T)
+    rank, document, start, stop = np.ascontiguousarray(rule.shards(checked, cp).T)
     return Plan(
-        lengths=lengths,
+        lengths=checked,
         cp=cp,
         document=document,
         rank=rank,
@@ -92,7 +92,7 @@ def check_cp(cp: int) -> None:
         raise PlanError(f"CP degree {cp!r} is not a whole number in 1..{MOST_RANKS}")
 
 
-def check_lengths(lengths: NDArray[np.int32]) -> NDArray[np.int32]:
+def check_lengths(lengths: ArrayLike) -> NDArray[np.int32]:
     """Return a pack's lengths as int32 of our own, or say which one is wrong.
 
     Raises:

@@ -1,0 +1,45 @@
+"""Makes the plan of a pack by any strategy: the one entrance for the command line and the library."""
+
+from typing import TYPE_CHECKING
+
+from numpy.typing import ArrayLike
+
+from flashcp.strategies import AUTO, shard
+
+if TYPE_CHECKING:
+    from flashcp.plans import Plan
+    from flashcp.prediction import Setting
+
+
+def plan(
+    lengths: ArrayLike, cp: int, strategy: str = AUTO, setting: "Setting | None" = None
+) -> "Plan":
+    """Shard one pack over `cp` ranks.
+
+    Args:
+        lengths: tokens of each packed document, whole numbers [documents], each at least 1.
+        cp: CP degree, 1 to 1,024.
+        strategy: "ring", "zigzag", "per-seq", "per-doc", "flashcp" or "auto".
+        setting: hardware and model shape, which `auto` minimises the predicted time for; the
+            default is 8 H100s to a node and the paper's 32 heads. The others do not need it.
+
+    Returns:
+        The plan; equal arguments give an equal plan on every machine and in every process.
+
+    Raises:
+        PlanError: a length, the CP degree or the strategy is wrong.
+    """
+    if strategy != AUTO:
+        return shard(lengths, cp, strategy)
+    from flashcp.auto import auto_plan
+
+    return auto_plan(lengths, cp, setting or default_setting())
+
+
+def default_setting() -> "Setting":
+    """Return the setting that commands and functions assume: h100-sxm and paper-h32."""
+    from costmodel.model_shape import load_model
+    from costmodel.profile_file import load_profile
+    from flashcp.prediction import Setting
+
+    return Setting(profile=load_profile("h100-sxm"), model=load_model("paper-h32"))

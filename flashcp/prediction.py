@@ -1,0 +1,296 @@
+"""Predicts what a plan takes: one attention layer, forward and backward, slowest rank.
+
+Forward: copy what others need into the send buffer's layout, exchange KV, attend. Backward: attend,
+then send dK and dV back the way KV came, and copy them into place. A ring interleaves N attention
+steps with N-1 transfers and merges partial outputs by log-sum-exp. Forward and backward each begin
+in step on all ranks, because every layer's exchange waits for the slowest rank. Everything is queued
+on a `Timeline`, whose last end is the predicted time and whose entries along the slowest rank are
+its parts, so that parts always sum to the total.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from costmodel.attention_kernel import attention_us
+from costmodel.model_shape import ModelShape
+from costmodel.profile import Profile
+from costmodel.timeline import Clock, Kind, Stream, Timeline
+from flashcp.exchange import Exchange
+from flashcp.plans import Plan
+from flashcp.ring import local_segments, ring_segments
+
+Copies = Literal["published", "in-place"]
+Direction = Literal["forward", "backward"]
+# Whose published implementation copies shard by shard around the kernel (the paper's Fig. 6).
+_PER_SHARD = frozenset({"per-seq", "per-doc", "flashcp"})
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a prediction depends on besides the plan.
+
+    Attributes:
+        profile: the hardware.
+        model: the model's attention shape.
+        ranks_per_node: ranks that share a node; None lets the profile decide.
+        copies: "published" counts each strategy's copies as its authors run it (shard by shard for
+            per-seq, per-doc and flashcp); "in-place" only what a layout without them must move.
+    """
+
+    profile: Profile
+    model: ModelShape
+    ranks_per_node: int | None = None
+    copies: Copies = "published"
+
+    @cached_property
+    def _parameters(self) -> dict[tuple[Direction, bool], NDArray[np.float64]]:
+        model = self.model
+        directions: tuple[Direction, ...] = ("forward", "backward")
+        return {
+            (direction, causal): self.profile.attention.parameters(
+                model.q_heads,
+                model.kv_heads,
+                model.head_dim,
+                direction,
+                causal=causal,
+                cache_write=False,
+            )
+            for direction in directions
+            for causal in (True, False)
+        }
+
+    def attention_parameters(
+        self, direction: Direction, *, causal: bool = True
+    ) -> NDArray[np.float64]:
+        """Return the compiled attention model's parameters for this model's heads."""
+        return self._parameters[direction, causal]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A plan's predicted time and its parts along the slowest rank of each direction.
+
+    Attributes:
+        forward_us: attention kernels, forward.
+        backward_us: attention kernels, backward.
+        exchange_us: exchange that no kernel hides, both ways, waiting for other ranks included.
+        copies_us: copies and merges, both ways.
+        total_us: the sum of the four; forward + backward of one attention layer.
+        forward_total_us: of which forward.
+        timeline: what every rank does when.
+    """
+
+    forward_us: float
+    backward_us: float
+    exchange_us: float
+    copies_us: float
+    total_us: float
+    forward_total_us: float
+    timeline: Timeline
+
+
+def predict(plan: Plan, setting: Setting) -> Prediction:
+    """Predict the time of `plan` on `setting`.
+
+    Raises:
+        ProfileError: the ranks per node do not divide the CP degree.
+    """
+    run = _Run(plan, setting)
+    run.forward()
+    forward_entries = len(run.timeline.entries)
+    forward_total = run.timeline.total_us
+    run.timeline.barrier()
+    run.backward()
+    total = run.timeline.total_us
+    forward = run.parts(slice(0, forward_entries), 0.0, forward_total)
+    backward = run.parts(slice(forward_entries, None), forward_total, total)
+    return Prediction(
+        forward_us=forward[0],
+        backward_us=backward[0],
+        exchange_us=forward[1] + backward[1],
+        copies_us=forward[2] + backward[2],
+        total_us=total,
+        forward_total_us=forward_total,
+        timeline=run.timeline,
+    )
+
+
+class _Run:
+    """Queues one plan's work on a timeline."""
+
+    def __init__(self, plan: Plan, setting: Setting) -> None:
+        self.plan = plan
+        self.setting = setting
+        self.kv_bytes = setting.model.kv_bytes_per_token
+        self.timeline = Timeline(plan.cp)
+        self.per_shard = setting.copies == "published" and plan.strategy in _PER_SHARD
+
+    def forward(self) -> None:
+        if self.plan.exchange is Exchange.RING:
+            self._ring("forward")
+            return
+        line, overlap = self.timeline, self.plan.overlap
+        sent, joined = self._copies()
+        exchange_us = self._exchange_us("forward")
+        packed = line.run(Kind.COPIES, "pack KV", sent)
+        arrived = line.collective("KV", exchange_us, after=packed)
+        if overlap:
+            local = self._attention("forward", waits=False)
+            line.run(Kind.FORWARD, "attention, local", self._slowed(local, exchange_us))
+        line.run(Kind.COPIES, "place KV", joined, after=arrived)
+        rest = self._attention("forward", waits=True if overlap else None)
+        line.run(Kind.FORWARD, "attention, rest" if overlap else "attention", rest)
+
+    def backward(self) -> None:
+        if self.plan.exchange is Exchange.RING:
+            self._ring("backward")
+            return
+        line, overlap = self.timeline, self.plan.overlap
+        sent, joined = self._copies()
+        exchange_us = self._exchange_us("backward")
+        # What others wait for comes first, so that it travels while the local rest runs.
+        rest = self._attention("backward", waits=True if overlap else None)
+        line.run(Kind.BACKWARD, "attention, rest" if overlap else "attention", rest)
+        packed = line.run(Kind.COPIES, "pack dKV", joined)
+        arrived = line.collective("dKV", exchange_us, after=packed)
+        if overlap:
+            local = self._attention("backward", waits=False)
+            line.run(Kind.BACKWARD, "attention, local", self._slowed(local, exchange_us))
+        line.run(Kind.COPIES, "place dKV", sent, after=arrived)
+
+    def parts(self, entries: slice, begin_us: float, end_us: float) -> tuple[float, float, float]:
+        """Return attention, exposed exchange and copies along the rank that ends last."""
+        queued = [e for e in self.timeline.entries[entries] if e.stream is Stream.COMPUTE]
+        exchanges = [e for e in self.timeline.entries[entries] if e.stream is Stream.EXCHANGE]
+        last = queued[-1].end_us
+        # Where all end with a collective, the rank that arrived there last made the others wait.
+        rank = int(np.argmax(last if last.max() >= end_us else exchanges[-1].start_us))
+        attention = copies = 0.0
+        for entry in queued:
+            us = float(entry.end_us[rank] - entry.start_us[rank])
+            if entry.kind in (Kind.FORWARD, Kind.BACKWARD):
+                attention += us
+            else:
+                copies += us
+        return attention, end_us - begin_us - attention - copies, copies
+
+    def _attention(self, direction: Direction, *, waits: bool | None = None) -> Clock:
+        """Return each rank's time of one call over all shards, or those that wait (or do not)."""
+        plan = self.plan
+        start, stop, splits = plan.start, plan.stop, plan.rank_splits
+        if waits is not None:
+            chosen = (start > 0) == waits
+            before = np.zeros(chosen.size + 1, dtype=np.int64)
+            np.cumsum(chosen, out=before[1:])
+            start, stop, splits = start[chosen], stop[chosen], before[splits]
+        parameters = self.setting.attention_parameters(direction)
+        us = attention_us(stop - start, stop, splits, parameters)
+        return us
+
+    def _slowed(self, us: Clock, exchange_us: float) -> Clock:
+        """Return the time of attention beside which an exchange runs until it ends."""
+        factor = self.setting.profile.overlap_factor.value
+        return np.where(
+            us * factor <= exchange_us, us * factor, us + exchange_us * (1 - 1 / factor)
+        )
+
+    def _copies(self) -> tuple[Clock, Clock]:
+        """Return each rank's copies beside the send buffer and beside the kernel, one direction."""
+        plan, copies = self.plan, self.setting.profile.copies
+        nothing = np.zeros(plan.cp)
+        if plan.cp == 1:
+            return nothing, nothing
+        if self.per_shard:
+            gathered = np.full(plan.cp, plan.cp * self._sent_tokens().max() * self.kv_bytes)
+            # The profile counts a shard's cost for both directions together.
+            return nothing, copies.us_array(gathered, np.diff(plan.rank_splits) / 2, "per-shard")
+        # A full all-gather sends the local KV from where it lies.
+        packed = nothing if plan.exchange is Exchange.ALL_GATHER else self._sent_tokens()
+        joined = plan.needed_tokens[2]
+        return (
+            copies.us_array(packed * self.kv_bytes, nothing, "in-place"),
+            copies.us_array(joined * self.kv_bytes, nothing, "in-place"),
+        )
+
+    def _sent_tokens(self) -> Clock:
+        """Return the tokens that each rank puts into its send buffer, once for each receiver."""
+        if self.plan.exchange is Exchange.ALL_TO_ALL_NEEDED:
+            return self.plan.needed_tokens[0].astype(np.float64)
+        if self.plan.exchange is Exchange.ALL_GATHER_NON_LAST:
+            return self.plan.non_last_tokens.astype(np.float64)
+        return self.plan.rank_tokens.astype(np.float64)
+
+    def _exchange_us(self, direction: Direction) -> float:
+        plan, setting = self.plan, self.setting
+        if plan.exchange is Exchange.ALL_TO_ALL_NEEDED:
+            sent, received, _ = plan.needed_tokens
+            largest = max(sent.max(), received.max()) * self.kv_bytes
+            if largest == 0:
+                return 0.0
+            return setting.profile.all_to_all_v_us(
+                float(largest), plan.cp, ranks_per_node=setting.ranks_per_node
+            ).us
+        # An all-gather wants equal parts: the largest sets the size.
+        total = plan.cp * self._sent_tokens().max() * self.kv_bytes
+        if total == 0:
+            return 0.0
+        return setting.profile.collective_us(
+            "all_gather" if direction == "forward" else "reduce_scatter",
+            float(total),
+            plan.cp,
+            ranks_per_node=setting.ranks_per_node,
+        ).us
+
+    def _ring(self, direction: Direction) -> None:
+        plan, line = self.plan, self.timeline
+        kind = Kind.FORWARD if direction == "forward" else Kind.BACKWARD
+        calls = self._ring_attention(direction)
+        transfer_us, merges = self._ring_transfer(direction)
+        received = np.zeros(plan.cp) + line.total_us
+        for step in range(plan.cp):
+            began = np.maximum(received, line.now(Stream.COMPUTE))
+            line.run(kind, f"attention, step {step}", calls[step], after=received)
+            if step > 0:
+                line.run(Kind.MERGE, "merge", np.where(calls[step] > 0, merges, 0.0))
+            if step < plan.cp - 1:
+                received = line.pass_on(f"KV, step {step}", transfer_us, after=began)
+        if direction == "backward" and plan.cp > 1:
+            # dKV travels a step behind its KV and needs one more to come home.
+            line.pass_on("dKV home", transfer_us, after=line.now(Stream.COMPUTE))
+
+    def _ring_attention(self, direction: Direction) -> NDArray[np.float64]:
+        """Return the time of each step's call on each rank, [N steps, N]."""
+        plan, setting = self.plan, self.setting
+        shards = (plan.document, plan.start, plan.stop, plan.rank_splits)
+        lens, splits = local_segments(*shards)
+        own = attention_us(lens, lens, splits, setting.attention_parameters(direction))
+        q_lens, k_lens, splits = ring_segments(*shards)
+        others = attention_us(
+            q_lens, k_lens, splits, setting.attention_parameters(direction, causal=False)
+        )
+        return np.concatenate([own, others]).reshape(plan.cp, plan.cp)
+
+    def _ring_transfer(self, direction: Direction) -> tuple[float, Clock]:
+        """Return the time of one ring step and of one merge on each rank."""
+        plan, setting = self.plan, self.setting
+        if plan.cp == 1:
+            return 0.0, np.zeros(1)
+        tokens = plan.rank_tokens.astype(np.float64)
+        # Backward passes KV on and, beside it, the fp32 dKV gathered so far.
+        sizes = 1.0 if direction == "forward" else 1.0 + 4 / setting.model.dtype_bytes
+        transfer = setting.profile.collective_us(
+            "send_recv",
+            float(tokens.max() * self.kv_bytes * sizes),
+            plan.cp,
+            ranks_per_node=setting.ranks_per_node,
+        ).us
+        # A merge reads a step's result and reads and writes the fp32 running one; backward merges
+        # dQ, and dK and dV. `us_array` counts a byte read and written as one byte moved.
+        heads = setting.model.q_heads + (direction == "backward") * 2 * setting.model.kv_heads
+        element_bytes = (setting.model.dtype_bytes + 8) / 2
+        merged = tokens * heads * setting.model.head_dim * element_bytes
+        return transfer, setting.profile.copies.us_array(merged, np.zeros(plan.cp), "in-place")
