@@ -1,0 +1,343 @@
+"""Fits an attention model to measured kernel calls, robustly and from as few as a dozen of them.
+
+The eleven coefficients of a (direction, head size) are fitted in the logarithm of the time by
+Levenberg-Marquardt on their own logarithms, with two safeguards:
+
+- Each point weighs 1 / (1 + (error / 2.5 spread)^2) (Cauchy), the spread taken anew in every round
+  from the median error, so that slow outliers do not pull the curve.
+- Each coefficient is drawn, weakly, towards a prior: the same kernel on known hardware. What few
+  points cannot tell stays at the prior; thousands of points override it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from costmodel import attention_kernel as kernel
+from costmodel._jit import jit
+from costmodel.attention import (
+    COEFFICIENTS,
+    AttentionFit,
+    AttentionModel,
+    Coefficients,
+    Direction,
+)
+from costmodel.attention_calls import KERNELS, SMS, KernelTraits, MeasuredCall, calls_from_table
+from costmodel.attention_sampled import Sampled
+from costmodel.errors import ProfileError
+from costmodel.estimate import Source
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+_T = TypeVar("_T")
+
+# Round figures of an H100; only their order of magnitude matters where there are points enough.
+_PRIOR = Coefficients(
+    launch_us=8.0,
+    kv_tile_us=1.6,
+    query_tile_us=1.5,
+    query_row_us=2.0,
+    tail=0.2,
+    critical_scale=0.95,
+    split_us=4.0,
+    throttle=0.1,
+    throttle_after_us=4000.0,
+    cache_thread_us=3.5,
+    cache_element_us=10.0,
+)
+# How far a coefficient may lie from the prior: standard deviations of its logarithm.
+_PRIOR_SPREAD = Coefficients(
+    launch_us=0.7,
+    kv_tile_us=1.5,
+    query_tile_us=0.7,
+    query_row_us=0.7,
+    tail=0.7,
+    critical_scale=0.15,
+    split_us=0.5,
+    throttle=0.7,
+    throttle_after_us=0.5,
+    cache_thread_us=1.0,
+    cache_element_us=1.0,
+)
+_ROUNDS = 60
+_LEAST_SPREAD = 0.02
+_CAUCHY = 2.5
+_STEP = 1e-4
+
+
+def fit_attention(
+    calls: pd.DataFrame | Sequence[MeasuredCall],
+    *,
+    kernel_name: str | None = None,
+    sms: int | None = None,
+    traits: KernelTraits | None = None,
+    prior: AttentionModel | None = None,
+) -> AttentionModel:
+    """Fit a model to measured calls of one kernel on one GPU.
+
+    Args:
+        calls: measured calls, or a table as `calls_from_table` takes it.
+        kernel_name: e.g. "flash-attn-3"; from the table's `kernel` column where not given.
+        sms: streaming multiprocessors; from the table's `gpu` column where not given.
+        traits: of the kernel; from `KERNELS` where not given.
+        prior: a model of similar hardware that few points lean on.
+
+    Returns:
+        A model with a fit for every (direction, head size) among the calls.
+
+    Raises:
+        ProfileError: no forward calls, or a kernel or GPU that is not known.
+    """
+    if isinstance(calls, pd.DataFrame):
+        kernel_name = kernel_name or _only_value(calls, "kernel")
+        sms = sms or _lookup(SMS, _only_value(calls, "gpu"), "GPU")
+        calls = calls_from_table(calls)
+    if kernel_name is None or sms is None:
+        raise ProfileError("fitting attention calls needs the kernel's name and the GPU's SMs")
+    traits = traits or _lookup(KERNELS, kernel_name, "attention kernel")
+    groups: dict[tuple[str, int], list[MeasuredCall]] = defaultdict(list)
+    for call in calls:
+        groups[call.direction, call.head_dim].append(call)
+    fits = tuple(
+        _fit_one(groups[key], traits, sms, _prior_for(prior, key)) for key in sorted(groups)
+    )
+    return AttentionModel(
+        kernel=kernel_name,
+        sms=sms,
+        packs_gqa=traits.packs_gqa,
+        splits_keys=traits.splits_keys,
+        fits=fits,
+    )
+
+
+def predict_us(model: AttentionModel, calls: Sequence[MeasuredCall]) -> NDArray[np.float64]:
+    """Return the model's time of each call."""
+    times = np.empty(len(calls))
+    for i, call in enumerate(calls):
+        parameters = model.parameters(
+            call.q_heads,
+            call.kv_heads,
+            call.head_dim,
+            call.direction,
+            cache_write=call.cache_write,
+        )
+        q_lens, k_lens = call.lengths()
+        splits = np.array([0, len(q_lens)], np.int64)
+        times[i] = kernel.attention_us(q_lens, k_lens, splits, parameters)[0]
+    return times
+
+
+def cross_validate(
+    table: pd.DataFrame, folds: int = 5, by: str | None = None, seed: int = 0
+) -> pd.DataFrame:
+    """Predict each row of a table by a fit to the rows of other folds.
+
+    Args:
+        table: of one kernel on one GPU, as `calls_from_table` takes it.
+        folds: number of folds; with `by`, at most the number of its values.
+        by: a column whose values are kept together, so that a whole value is predicted from
+            others; None deals rows out at random.
+        seed: of the deal.
+
+    Returns:
+        The table with `predicted_us` and `error` (predicted / measured - 1) added.
+
+    Raises:
+        ProfileError: fewer rows or values than folds, or an unknown column.
+    """
+    if by is not None and by not in table.columns:
+        raise ProfileError(f"the attention table has no column {by!r} to fold by")
+    values = np.arange(len(table)) if by is None else pd.factorize(table[by], sort=True)[0]
+    groups = int(values.max(initial=-1)) + 1
+    folds = folds if by is None else min(folds, groups)
+    if folds < 2 or groups < folds:
+        raise ProfileError(f"{groups} rows or values are too few for {folds} folds")
+    rank_of = np.empty(groups, np.int64)
+    rank_of[shuffled(groups, seed)] = np.arange(groups)
+    fold_of_row = (rank_of % folds)[values]
+    calls = calls_from_table(table)
+    kernel_name = _only_value(table, "kernel")
+    sms = _lookup(SMS, _only_value(table, "gpu"), "GPU")
+    predicted = np.empty(len(table))
+    for fold in range(folds):
+        held = np.flatnonzero(fold_of_row == fold)
+        known = np.flatnonzero(fold_of_row != fold)
+        model = fit_attention([calls[i] for i in known], kernel_name=kernel_name, sms=sms)
+        predicted[held] = predict_us(model, [calls[i] for i in held])
+    return table.assign(predicted_us=predicted, error=predicted / table["fwd_us"] - 1)
+
+
+def shuffled(count: int, seed: int) -> NDArray[np.int64]:
+    """Return 0..count-1 in the order of the splitmix64 hashes of (seed, index)."""
+    with np.errstate(over="ignore"):
+        z = (np.arange(count, dtype=np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        z += np.uint64(seed) * np.uint64(0xD1342543DE82EF95)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return np.argsort(z ^ (z >> np.uint64(31)), kind="stable").astype(np.int64)
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """The calls of one fit, reduced to what does not depend on the coefficients."""
+
+    features: NDArray[np.float64]  # [calls, FEATURES]
+    parameters: NDArray[np.float64]  # [calls, PARAMETERS], coefficients unset
+    cache_elements: NDArray[np.float64]  # [calls] KV elements a token in units of 512; 0: none
+    splits_keys: bool
+    log_us: NDArray[np.float64]  # [calls]
+
+    def predict(self, logs: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the logarithm of each call's time for the coefficients' logarithms."""
+        c = dict(zip(COEFFICIENTS, np.exp(logs), strict=True))
+        rows = self.parameters
+        for name in COEFFICIENTS[:9]:
+            rows[:, getattr(kernel, name.upper())] = c[name]
+        if not self.splits_keys:
+            rows[:, kernel.SPLIT_US] = -1.0
+        rows[:, kernel.CACHE_WRITE_US] = (
+            c["cache_thread_us"] * np.minimum(self.cache_elements, 1.0) / 1e3
+            + c["cache_element_us"] * self.cache_elements / 1e4
+        )
+        return np.log(_combine_many(self.features, rows))
+
+
+def _fit_one(
+    calls: list[MeasuredCall], traits: KernelTraits, sms: int, prior: Coefficients
+) -> AttentionFit:
+    head_dim = calls[0].head_dim
+    direction: Direction = "forward" if calls[0].direction == "forward" else "backward"
+    tile_q, tile_k = traits.tile(head_dim)
+    blank = AttentionFit(direction, head_dim, tile_q, tile_k, prior, Source.MEASURED, sampled=None)
+    problem = _problem(calls, blank, traits, sms)
+    logs = _solve(problem, _logs(prior), _logs(_PRIOR_SPREAD, log=False))
+    coefficients = Coefficients(*(float(f"{value:.5g}") for value in np.exp(logs)))
+    sampled = Sampled.of((*call.lengths(), call.q_heads, call.kv_heads) for call in calls)
+    return AttentionFit(direction, head_dim, tile_q, tile_k, coefficients, Source.MEASURED, sampled)
+
+
+def _problem(
+    calls: list[MeasuredCall], blank: AttentionFit, traits: KernelTraits, sms: int
+) -> _Problem:
+    forward = AttentionFit(**{**blank.__dict__, "direction": "forward"})
+    fits = (blank,) if blank.direction == "forward" else (forward, blank)
+    model = AttentionModel("", sms, traits.packs_gqa, traits.splits_keys, fits)
+    parameters = np.stack(
+        [
+            model.parameters(call.q_heads, call.kv_heads, blank.head_dim, blank.direction)
+            for call in calls
+        ]
+    )
+    lengths = [call.lengths() for call in calls]
+    splits = np.concatenate([[0], np.cumsum([len(q) for q, _ in lengths])]).astype(np.int64)
+    return _Problem(
+        features=_features_many(
+            np.concatenate([q for q, _ in lengths]),
+            np.concatenate([k for _, k in lengths]),
+            splits,
+            parameters,
+        ),
+        parameters=parameters,
+        cache_elements=np.array(
+            [c.kv_heads * c.head_dim / 512 if c.cache_write else 0.0 for c in calls]
+        ),
+        splits_keys=traits.splits_keys and blank.direction == "forward",
+        log_us=np.log([call.us for call in calls]),
+    )
+
+
+def _solve(
+    problem: _Problem, prior: NDArray[np.float64], spreads: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the coefficients' logarithms of the best fit."""
+    logs, damping = prior.copy(), 1e-2
+    errors = problem.predict(logs) - problem.log_us
+    for _ in range(_ROUNDS):
+        spread = max(_LEAST_SPREAD, 1.4826 * float(np.median(np.abs(errors))))
+        weights = 1.0 / (1.0 + (errors / (_CAUCHY * spread)) ** 2) / spread**2
+        pulls = 1.0 / spreads**2
+        slopes = np.empty((len(errors), len(logs)))
+        for j in range(len(logs)):
+            moved = logs.copy()
+            moved[j] += _STEP
+            slopes[:, j] = (problem.predict(moved) - problem.log_us - errors) / _STEP
+        normal = slopes.T @ (slopes * weights[:, None]) + np.diag(pulls)
+        gradient = slopes.T @ (weights * errors) + pulls * (logs - prior)
+        cost = float(weights @ errors**2 + pulls @ (logs - prior) ** 2)
+        while damping < 1e8:
+            step = np.linalg.solve(normal + damping * np.diag(np.diag(normal)), -gradient)
+            trial = logs + np.clip(step, -1.0, 1.0)
+            tried = problem.predict(trial) - problem.log_us
+            if float(weights @ tried**2 + pulls @ (trial - prior) ** 2) < cost:
+                break
+            damping *= 4.0
+        else:
+            return logs
+        settled = float(np.abs(trial - logs).max()) < 1e-5
+        logs, errors, damping = trial, tried, max(damping / 8.0, 1e-7)
+        if settled:
+            break
+    return logs
+
+
+def _prior_for(prior: AttentionModel | None, key: tuple[str, int]) -> Coefficients:
+    if prior is None or not any(fit.direction == key[0] for fit in prior.fits):
+        return _PRIOR
+    return prior.fit(key[1], key[0])[0].coefficients
+
+
+def _logs(coefficients: Coefficients, *, log: bool = True) -> NDArray[np.float64]:
+    values = np.array([getattr(coefficients, name) for name in COEFFICIENTS])
+    return np.log(np.maximum(values, 1e-6)) if log else values
+
+
+def _only_value(table: pd.DataFrame, column: str) -> str:
+    if column not in table.columns:
+        raise ProfileError(f"the attention table has no column {column!r}")
+    values = table[column].unique().tolist()
+    if len(values) != 1:
+        raise ProfileError(f"the attention table holds {len(values)} {column}s: {values}; take one")
+    return str(values[0])
+
+
+def _lookup(known: dict[str, _T], name: str, what: str) -> _T:
+    if name not in known:
+        raise ProfileError(f"{what} {name!r} is not known; known: {', '.join(known)}")
+    return known[name]
+
+
+@jit
+def _features_many(
+    q_lens: NDArray[np.int64],
+    k_lens: NDArray[np.int64],
+    splits: NDArray[np.int64],
+    parameters: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    features = np.zeros((len(splits) - 1, kernel.FEATURES), np.float64)
+    for call in range(len(splits) - 1):
+        for i in range(splits[call], splits[call + 1]):
+            a, b, c, d = kernel.segment_features(q_lens[i], k_lens[i], parameters[call])
+            features[call, 0] += a
+            features[call, 1] += b
+            features[call, 2] = max(features[call, 2], c)
+            features[call, 3] += d
+    return features
+
+
+@jit
+def _combine_many(
+    features: NDArray[np.float64], parameters: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    times = np.empty(len(features), np.float64)
+    for i in range(len(features)):
+        f = features[i]
+        times[i] = kernel.combine(f[0], f[1], f[2], f[3], parameters[i])
+    return times

@@ -1,0 +1,187 @@
+"""The compiled evaluation: its closed forms, its order, its bounds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from costmodel import attention_kernel as kernel
+from costmodel.attention import AttentionFit, AttentionModel, Coefficients
+from costmodel.attention_backward import reported_backward
+from costmodel.estimate import Source
+
+COEFFICIENTS = Coefficients(9.8, 1.58, 1.6, 2.5, 0.09, 0.92, 4.7, 0.17, 3900.0, 3.4, 9.7)
+
+# The first call of a compiled function compiles it.
+no_deadline = settings(deadline=None)
+
+
+def model(packs_gqa: bool = True, splits_keys: bool = True) -> AttentionModel:
+    fits = [
+        AttentionFit("forward", head_dim, tile_q, tile_k, COEFFICIENTS, Source.MEASURED, None)
+        for head_dim, tile_q, tile_k in ((64, 192, 128), (128, 128, 128))
+    ]
+    backward = [reported_backward(fit) for fit in fits]
+    return AttentionModel("flash-attn-3", 132, packs_gqa, splits_keys, (*fits, *backward))
+
+
+def call_us(q_lens, k_lens, parameters):
+    q, k = np.asarray(q_lens, np.int64), np.asarray(k_lens, np.int64)
+    return kernel.attention_us(q, k, np.array([0, len(q)], np.int64), parameters)[0]
+
+
+@st.composite
+def segments(draw, most_tokens: int = 40_000, most: int = 12):
+    count = draw(st.integers(1, most))
+    q_lens = draw(st.lists(st.integers(1, most_tokens), min_size=count, max_size=count))
+    prefixes = draw(st.lists(st.integers(0, most_tokens), min_size=count, max_size=count))
+    return q_lens, [q + p for q, p in zip(q_lens, prefixes, strict=True)]
+
+
+@st.composite
+def parameter_rows(draw, causal: bool = True):
+    kv_heads = draw(st.sampled_from([1, 2, 8, 32]))
+    group = draw(st.sampled_from([1, 2, 3, 5, 8, 16]))
+    return model(draw(st.booleans()), draw(st.booleans())).parameters(
+        kv_heads * group,
+        kv_heads,
+        draw(st.sampled_from([64, 128])),
+        draw(st.sampled_from(["forward", "backward"])),
+        causal=causal,
+        cache_write=draw(st.booleans()),
+    )
+
+
+def tiles_by_loop(q_len, k_len, packed, tile_q, tile_k):
+    """What FlashAttention's loops walk: query tiles, key tiles in all, key tiles of the longest."""
+    walked = []
+    for tile in range(-(-q_len * packed // tile_q)):
+        last_query = min(((tile + 1) * tile_q - 1) // packed, q_len - 1)
+        walked.append(-(-(last_query + 1 + k_len - q_len) // tile_k))
+    return len(walked), sum(walked), max(walked)
+
+
+@no_deadline
+@given(
+    q_len=st.integers(1, 3000),
+    prefix=st.integers(0, 3000),
+    group=st.sampled_from([1, 2, 3, 5, 6, 8, 12, 64]),
+    head_dim=st.sampled_from([64, 128]),
+)
+def test_closed_form_counts_the_tiles_that_the_kernels_loops_walk(q_len, prefix, group, head_dim):
+    parameters = model().parameters(group, 1, head_dim, "forward")
+    tile_q, tile_k = (192, 128) if head_dim == 64 else (128, 128)
+    expected = tiles_by_loop(q_len, q_len + prefix, group, tile_q, tile_k)
+    assert kernel.segment_features(q_len, q_len + prefix, parameters) == (*expected, q_len)
+
+
+def test_without_a_mask_every_tile_of_the_rectangle_is_walked():
+    parameters = model().parameters(8, 8, 128, "forward", causal=False)
+    assert kernel.segment_features(300, 1000, parameters) == (3, 24, 8, 300)
+
+
+def test_backward_blocks_own_key_tiles():
+    parameters = model().parameters(8, 2, 128, "backward")
+    assert kernel.segment_features(128, 1024, parameters) == (8, 8, 1, 128)
+
+
+@no_deadline
+@given(segments(), parameter_rows(), st.randoms(use_true_random=False))
+def test_order_of_segments_does_not_change_a_bit(call, parameters, random):
+    pairs = list(zip(*call, strict=True))
+    random.shuffle(pairs)
+    assert call_us(*zip(*pairs, strict=True), parameters) == call_us(*call, parameters)
+
+
+@no_deadline
+@given(segments(), segments(most=1), parameter_rows())
+def test_time_never_falls_when_a_segment_is_added(call, one, parameters):
+    more = call[0] + one[0], call[1] + one[1]
+    assert call_us(*more, parameters) >= call_us(*call, parameters)
+
+
+@no_deadline
+@given(st.integers(1, 50_000), st.integers(0, 50_000), st.integers(1, 999), parameter_rows())
+def test_time_never_falls_with_a_longer_prefix_or_more_queries_behind_it(
+    q_len, prefix, more, parameters
+):
+    before = call_us([q_len], [q_len + prefix], parameters)
+    assert call_us([q_len], [q_len + prefix + more], parameters) >= before
+    assert call_us([q_len + more], [q_len + more + prefix], parameters) >= before
+
+
+@no_deadline
+@given(segments(), parameter_rows())
+def test_segments_without_tokens_cost_nothing(call, parameters):
+    padded = [0, *call[0], 0], [0, *call[1], 77]
+    assert call_us(*padded, parameters) == call_us(*call, parameters)
+
+
+def test_a_call_without_tokens_costs_nothing():
+    parameters = model().parameters(32, 8, 128, "forward")
+    splits = np.array([0, 0, 2, 3], np.int64)
+    q, k = np.array([0, 0, 5], np.int64), np.array([0, 9, 5], np.int64)
+    times = kernel.attention_us(q, k, splits, parameters)
+    assert times[0] == times[1] == 0
+    assert times[2] > 0
+
+
+@no_deadline
+@given(
+    length=st.integers(2, 100_000),
+    share=st.floats(0.01, 0.99),
+    head_dim=st.sampled_from([64, 128]),
+    group=st.sampled_from([1, 3, 8]),
+    direction=st.sampled_from(["forward", "backward"]),
+)
+def test_cutting_a_document_in_one_call_saves_at_most_a_tile_a_tile_row(
+    length, share, head_dim, group, direction
+):
+    # Tiles of the second shard start at the cut, so each of its rows may end up to one key tile
+    # earlier than the row of the whole that it replaces.
+    parameters = model().parameters(8 * group, 8, head_dim, direction)
+    cut = min(max(1, int(length * share)), length - 1)
+    whole = kernel.segment_features(length, length, parameters)
+    parts = [
+        kernel.segment_features(cut, cut, parameters),
+        kernel.segment_features(length - cut, length, parameters),
+    ]
+    rows = -(-length * parameters[kernel.PACKED] // parameters[kernel.TILE_Q])
+    assert parts[0][0] + parts[1][0] >= whole[0]
+    assert parts[0][1] + parts[1][1] >= whole[1] - rows
+
+
+@no_deadline
+@given(segments(most=40), parameter_rows(), st.integers(1, 6))
+def test_lower_bound_holds_for_the_mean_over_calls_and_for_one_call(call, parameters, calls):
+    q, k = (np.array(lens, np.int64) for lens in call)
+    ends = np.linspace(0, len(q), calls + 1).astype(np.int64)
+    times = kernel.attention_us(q, k, ends, parameters)
+    pairs = float((q * (2 * k - q + 1) // 2).sum())
+    busy = int((times > 0).sum())
+    slack = 1 + 1e-12
+    for tokens in (0.0, float(q.sum())):
+        bound = kernel.lower_bound_us(pairs, parameters, tokens, calls, busy)
+        assert 0 < bound <= times.mean() * slack
+        whole = kernel.lower_bound_us(pairs, parameters, tokens)
+        assert whole <= call_us(q, k, parameters) * slack
+
+
+def test_lower_bound_is_within_two_percent_for_one_long_document():
+    parameters = model().parameters(32, 8, 128, "forward")
+    length = 131_072
+    bound = kernel.lower_bound_us(length * (length + 1) / 2, parameters, length)
+    assert bound > 0.98 * call_us([length], [length], parameters)
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_documents_of_four_million_tokens_stay_exact(direction):
+    parameters = model().parameters(128, 1, 128, direction)
+    length = 4_194_304
+    one = kernel.segment_features(length, length, parameters)
+    assert one[1] * 1024 < 2**53
+    times = call_us([length] * 1024, [length] * 1024, parameters)
+    assert np.isfinite(times)
+    assert times > 1000 * call_us([length], [length], parameters)
