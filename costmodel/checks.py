@@ -135,8 +135,9 @@ class Fields:
 
     def only(self, known: Iterable[str]) -> None:
         """Refuse fields that are not `known`: a misspelt one would be silently without effect."""
+        names = set(known)
         for key in self.document:
-            if key not in set(known):
+            if key not in names:
                 raise self.fail(key, "is not a field of this version")
 
     def _number(self, key: str, value: Any, least: float, most: float) -> float:

@@ -92,7 +92,8 @@ def _fit_terms(
         solution = _non_negative(design, weights)
         error = np.abs(design @ solution - 1.0)
         weights = np.minimum(1.0, _HUBER / np.maximum(error, 1e-12))
-    alpha, beta, gamma = (solution / scale).tolist()
+    # Six digits: what machines' linear algebra may round differently is cut off.
+    alpha, beta, gamma = (float(f"{term:.6g}") for term in (solution / scale).tolist())
     return alpha, beta, gamma
 
 

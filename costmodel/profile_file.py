@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import re
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -16,6 +16,8 @@ from costmodel.profile import Profile
 
 FORMAT = "flashcp-profile"
 VERSION = 1
+
+_NUMBERS = re.compile(r"\[([-+.0-9eE,\s]+)\]")
 
 
 def bundled_profiles() -> list[str]:
@@ -67,21 +69,23 @@ def read_profile(path: Path) -> Profile:
 def profile_text(profile: Profile) -> str:
     """Return the text of a profile's file."""
     document = {"format": FORMAT, "version": VERSION, **profile.to_json()}
-    return json.dumps(document, indent=1, allow_nan=False) + "\n"
+    text = json.dumps(document, indent=1, allow_nan=False)
+    # A list of numbers on one line: a file that people read has tens of lines, not thousands.
+    return _NUMBERS.sub(lambda found: "[" + " ".join(found[1].split()) + "]", text) + "\n"
 
 
 def write_profile(profile: Profile, path: Path) -> None:
     """Write `profile` to `path`, whole or not at all; raises OSError as the file system does."""
     text = profile_text(profile)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with temporary.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 

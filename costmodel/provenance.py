@@ -5,52 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from costmodel.held_out import HeldOutError
+
 if TYPE_CHECKING:
     from costmodel.checks import Fields
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeldOutError:
-    """How far predictions were from points that the fit had not seen.
-
-    Attributes:
-        what: "attention forward", "collectives above 64 KB", ...
-        method: how points were held out.
-        points: number of predictions.
-        mean: mean absolute relative error; 0.05 is 5%.
-        p50: its median.
-        p90: its 90th percentile.
-        worst: the largest.
-        bias: mean signed relative error, positive where predictions are too long.
-    """
-
-    what: str
-    method: str
-    points: int
-    mean: float
-    p50: float
-    p90: float
-    worst: float
-    bias: float
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the errors as a JSON object."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, part: Fields) -> HeldOutError:
-        """Read the errors; raises ProfileError naming the field and value."""
-        part.only(field.name for field in fields(cls))
-        return cls(
-            what=part.text("what"),
-            method=part.text("method"),
-            points=part.whole("points", least=1),
-            mean=part.number("mean"),
-            p50=part.number("p50"),
-            p90=part.number("p90"),
-            worst=part.number("worst"),
-            bias=part.number("bias", least=-1.0),
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
