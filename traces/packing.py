@@ -104,7 +104,8 @@ def pack(
         buffer_packs: best-fit only: it sorts and fits so many windows' worth of documents at once.
         packs_per_batch: balanced only: the packs of a global batch, made equal in work.
         outlier_tokens: balanced only: the shortest length of each outlier queue, ascending; the
-            default is every power-of-two fraction of the window down to a sixteenth.
+            default is eight, from a sixteenth of the window, each the square root of 2 times the
+            one before.
 
     Raises:
         TraceError: an argument is out of range, or the lengths are not lengths.
