@@ -20,6 +20,9 @@ from costmodel.estimate import Estimate, Source
 from costmodel.figure import Figure
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from costmodel.checks import Fields
 
 COPY_MODES = ("per-shard", "in-place")
@@ -53,6 +56,16 @@ class CopyModel:
         if mode == "in-place":
             return Estimate(2 * moved_bytes / self.memory_bytes_per_us, self.memory_source)
         raise ProfileError(f"copy mode {mode!r} is unknown; there are: {', '.join(COPY_MODES)}")
+
+    def us_array(
+        self, moved_bytes: NDArray[np.float64], pieces: NDArray[np.float64], mode: str
+    ) -> NDArray[np.float64]:
+        """Return the times of many ranks' copies, as `estimate` would; [ranks] to [ranks]."""
+        if mode == "per-shard":
+            return pieces * self.per_shard_us.value + moved_bytes / (
+                self.per_shard_gbps.value * 1e3
+            )
+        return 2 * moved_bytes / self.memory_bytes_per_us
 
     @property
     def memory_bytes_per_us(self) -> float:

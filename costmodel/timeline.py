@@ -62,9 +62,18 @@ class Timeline:
         self._clocks = {stream: np.zeros(ranks) for stream in Stream}
 
     @property
+    def ends_us(self) -> Clock:
+        """When each rank ends, [ranks]."""
+        return np.max(list(self._clocks.values()), axis=0)
+
+    @property
     def total_us(self) -> float:
         """When the last rank ends."""
-        return float(max(clock.max() for clock in self._clocks.values()))
+        return float(self.ends_us.max())
+
+    def now(self, stream: Stream) -> Clock:
+        """Return when `stream` is free on each rank, [ranks]."""
+        return self._clocks[stream]
 
     def run(
         self,

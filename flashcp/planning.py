@@ -20,8 +20,8 @@ def plan(
         lengths: tokens of each packed document, whole numbers [documents], each at least 1.
         cp: CP degree, 1 to 1,024.
         strategy: "ring", "zigzag", "per-seq", "per-doc", "flashcp" or "auto".
-        setting: hardware and model shape, which `auto` minimises the predicted time for; the
-            default is 8 H100s to a node and the paper's 32 heads. The others do not need it.
+        setting: hardware and model shape, which `auto` minimises the predicted time for; see
+            `default_setting`. The others do not need it.
 
     Returns:
         The plan; equal arguments give an equal plan on every machine and in every process.
@@ -37,9 +37,9 @@ def plan(
 
 
 def default_setting() -> "Setting":
-    """Return the setting that commands and functions assume: h100-sxm and paper-h32."""
+    """Return the setting that commands and functions assume: h100-sxm and llama3-8b."""
     from costmodel.model_shape import load_model
     from costmodel.profile_file import load_profile
     from flashcp.prediction import Setting
 
-    return Setting(profile=load_profile("h100-sxm"), model=load_model("paper-h32"))
+    return Setting(profile=load_profile("h100-sxm"), model=load_model("llama3-8b"))

@@ -1,0 +1,247 @@
+"""`flashcp plan`: shard a trace's packs with every strategy and compare what they cost."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flashcp_cli.options import CommaList, Name, Size, echo_json, json_option
+from flashcp_cli.trace_options import TraceSource, trace_options
+
+if TYPE_CHECKING:
+    from costmodel.model_shape import ModelShape
+    from flashcp.comparison import Comparison
+    from flashcp.prediction import Setting
+    from traces.packing import Packing
+
+# As in flashcp.strategies and traces.packing, which -h must not import; a test holds them equal.
+STRATEGIES = ("ring", "zigzag", "per-seq", "per-doc", "flashcp", "auto")
+PACKERS = ("concat", "truncate", "best-fit", "balanced")
+
+
+@click.command()
+@trace_options
+@click.option(
+    "--cp",
+    type=Size(most=1024),
+    default=8,
+    show_default=True,
+    help="CP degree: ranks that share a pack.",
+)
+@click.option(
+    "--context",
+    type=Size(most=2**28),
+    default="128k",
+    show_default=True,
+    help="Context window, in tokens.",
+)
+@click.option(
+    "--pack-by",
+    type=Name(PACKERS),
+    default="concat",
+    show_default=True,
+    help="How documents fill windows.",
+)
+@click.option("--packs", type=Size(), help="Plan only so many packs (all otherwise).")
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Draws and shuffles the documents."
+)
+@click.option("--corpus-order", is_flag=True, help="Pack documents as they come, unshuffled.")
+@click.option(
+    "--strategy",
+    type=Name(STRATEGIES),
+    default="auto",
+    show_default=True,
+    help="The strategy that --out saves and the picture shows.",
+)
+@click.option(
+    "--compare",
+    type=CommaList(Name(STRATEGIES)),
+    help="Strategies to set beside it (all otherwise).",
+)
+@click.option(
+    "--model",
+    metavar="NAME|CONFIG.JSON",
+    default="llama3-8b",
+    show_default=True,
+    help="Model shape: a preset or a Hugging Face config.json.",
+)
+@click.option("--q-heads", type=Size(most=4096), help="Query heads a rank, instead of the model's.")
+@click.option("--kv-heads", type=Size(most=4096), help="KV heads a rank, instead of the model's.")
+@click.option("--head-dim", type=Size(most=1024), help="Head size, instead of the model's.")
+@click.option(
+    "--hardware",
+    metavar="NAME|PROFILE.JSON",
+    default="h100-sxm",
+    show_default=True,
+    help="Hardware profile (see flashcp hardware list).",
+)
+@click.option("--ranks-per-node", type=Size(most=1024), help="Ranks that share a node's links.")
+@click.option(
+    "--copies",
+    type=Name(("published", "in-place")),
+    default="published",
+    show_default=True,
+    help="Count copies as each strategy's authors run it, or only what a layout must move.",
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), help="Save the strategy's plans here."
+)
+@click.option(
+    "--timeline",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Save the pictured pack's predicted timeline here, for Perfetto.",
+)
+@click.option(
+    "--picture",
+    type=Size(least=0),
+    default=0,
+    show_default=True,
+    help="The pack to draw, from 0.",
+)
+@click.option("--processes", type=Size(most=1024), help="Processes to use (one a core otherwise).")
+@json_option
+def plan(source: TraceSource, as_json: bool, **options: Any) -> None:
+    r"""Shard the packs of TRACE with every strategy, and compare balance, traffic and time.
+
+    TRACE is a file of document lengths, a bundled trace, a generator or a mixture: see
+    flashcp trace -h.
+
+    \b
+    flashcp plan papers --cp 8
+    flashcp plan lengths.parquet --context 64k --model llama3-70b --out plan.parquet
+    flashcp plan wlb-llm --cp 16 --ranks-per-node 8 --json
+    """
+    from flashcp.comparison import compare, usable_cores
+    from flashcp.strategies import check_cp
+    from flashcp_cli.progress import over_packs
+    from flashcp_cli.summary import summarise
+
+    check_cp(options["cp"])
+    setting = _setting(options)
+    names = _strategies(options["compare"], options["strategy"])
+    trace = source.load(seed=options["seed"])
+    packing = _pack(trace, options)
+    if options["picture"] >= len(packing):
+        raise click.BadParameter(
+            f"{options['picture']} is no pack; there are {len(packing)}, from 0",
+            param_hint="--picture",
+        )
+    for path in (options["out"], options["timeline"]):
+        _check_writable(path)
+    with over_packs(len(packing), hidden=as_json) as progress:
+        comparison = compare(
+            packing,
+            options["cp"],
+            names,
+            setting,
+            keep=options["strategy"] if options["out"] else None,
+            processes=options["processes"] or usable_cores(),
+            progress=progress,
+        )
+    if options["out"]:
+        _save(options, trace, packing, comparison, setting)
+    pictured = _pictured(packing, options, setting)
+    if options["timeline"]:
+        _save_timeline(options["timeline"], pictured, setting)
+    summary = summarise(trace, packing, comparison, setting, options, pictured)
+    if as_json:
+        echo_json(summary)
+    else:
+        from flashcp_cli.plan_view import print_summary
+
+        print_summary(summary, pictured, options["picture"])
+
+
+def _setting(options: dict[str, Any]) -> "Setting":
+    from costmodel.profile_file import load_profile
+    from flashcp.prediction import Setting
+
+    setting = Setting(
+        profile=load_profile(options["hardware"]),
+        model=_model(options),
+        ranks_per_node=options["ranks_per_node"],
+        copies=options["copies"],
+    )
+    # Refuses ranks per node that do not divide the CP degree before any work is done.
+    setting.profile.network.per_node(options["cp"], options["ranks_per_node"])
+    return setting
+
+
+def _model(options: dict[str, Any]) -> "ModelShape":
+    from dataclasses import replace
+
+    from costmodel.model_shape import load_model
+
+    model = load_model(options["model"])
+    heads = {key: options[key] for key in ("q_heads", "kv_heads", "head_dim") if options[key]}
+    if not heads:
+        return model
+    # Other heads make another model: what is known of its linear layers no longer holds.
+    name = f"{model.name} with " + ", ".join(f"{key} {value}" for key, value in heads.items())
+    return replace(model, name=name, hidden_size=0, ffn_size=0, **heads)
+
+
+def _strategies(compared: tuple[str, ...] | None, chosen: str) -> list[str]:
+    wanted = STRATEGIES if compared is None else (*compared, chosen)
+    return [name for name in STRATEGIES if name in wanted]
+
+
+def _pack(trace: Any, options: dict[str, Any]) -> "Packing":
+    from traces import pack
+
+    return pack(
+        trace,
+        options["context"],
+        by=options["pack_by"],
+        packs=options["packs"],
+        seed=None if options["corpus_order"] else options["seed"],
+    )
+
+
+def _check_writable(path: Path | None) -> None:
+    """Refuse a folder that is not there before minutes of work go into its file."""
+    if path is not None and not path.parent.is_dir():
+        raise click.BadParameter(f"{path.parent} is not a folder", param_hint=str(path))
+
+
+def _pictured(packing: "Packing", options: dict[str, Any], setting: "Setting") -> Any:
+    from flashcp.planning import plan as make_plan
+
+    lengths = packing.document_lengths(options["picture"])
+    return make_plan(lengths, options["cp"], options["strategy"], setting)
+
+
+def _save(
+    options: dict[str, Any],
+    trace: Any,
+    packing: "Packing",
+    comparison: "Comparison",
+    setting: "Setting",
+) -> None:
+    from importlib.metadata import version
+
+    from flashcp.plan_file import Header, plan_file, save_plans
+
+    header = Header(
+        strategy=options["strategy"],
+        cp=options["cp"],
+        context_tokens=options["context"],
+        model=setting.model.to_json(),
+        hardware=setting.profile.name,
+        trace=trace.name,
+        trace_fingerprint=trace.fingerprint,
+        program_version=version("flashcp"),
+    )
+    save_plans(options["out"], plan_file(header, comparison.plans, packing))
+
+
+def _save_timeline(path: Path, pictured: Any, setting: "Setting") -> None:
+    import json
+
+    from flashcp.prediction import predict
+    from traces.atomic import replace_whole
+
+    timeline = predict(pictured, setting).timeline
+    with replace_whole(path) as temporary:
+        temporary.write_text(json.dumps(timeline.chrome_trace()))

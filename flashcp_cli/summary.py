@@ -1,0 +1,103 @@
+"""Means over packs of what `flashcp.compare` found: the document that `--json` prints."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flashcp.sources import sources
+
+if TYPE_CHECKING:
+    from flashcp.comparison import Comparison, Outcome
+    from flashcp.plans import Plan
+    from flashcp.prediction import Setting
+    from traces.packing import Packing
+    from traces.trace import Trace
+
+BASELINES = ("per-seq", "per-doc")
+
+
+def summarise(
+    trace: "Trace",
+    packing: "Packing",
+    comparison: "Comparison",
+    setting: "Setting",
+    options: dict[str, Any],
+    pictured: "Plan",
+) -> dict[str, Any]:
+    """Return what `flashcp plan` reports, ready for JSON: shares, tokens and microseconds."""
+    totals = {name: float(o.total_us.mean()) for name, o in comparison.outcomes.items()}
+    bound_us = float(comparison.bound_us.mean())
+    linear_us = _linear_us(packing, setting, options["cp"])
+    strategies = {
+        name: _outcome(outcome)
+        | {
+            "speedup_over": {b: totals[b] / totals[name] for b in BASELINES if b in totals},
+            "over_bound": totals[name] / bound_us,
+            "layer_us": None if linear_us is None else totals[name] + linear_us,
+        }
+        for name, outcome in comparison.outcomes.items()
+    }
+    return {
+        "trace": {
+            "name": trace.name,
+            "documents": trace.documents,
+            "tokens": trace.tokens,
+            "fingerprint": trace.fingerprint,
+            "note": trace.note,
+        },
+        "packing": {
+            "by": options["pack_by"],
+            "seed": None if options["corpus_order"] else options["seed"],
+            "context_tokens": packing.context_tokens,
+            "packs": len(packing),
+            "documents_per_pack": packing.lengths.size / len(packing),
+            "fill": packing.fill,
+            "dropped_documents": packing.dropped_documents,
+            "dropped_tokens": packing.dropped_tokens,
+            "held_documents": packing.held_documents,
+        },
+        "cp": options["cp"],
+        "ranks_per_node": setting.profile.network.per_node(options["cp"], setting.ranks_per_node),
+        "hardware": setting.profile.name,
+        "model": setting.model.to_json(),
+        "copies": setting.copies,
+        "strategies": strategies,
+        "bound_us": bound_us,
+        "linear_us": linear_us,
+        "fastest": min(totals, key=totals.__getitem__),
+        "chosen": options["strategy"],
+        "sources": {part: s.label for part, s in sources(pictured, setting).items()},
+        "out": None if options["out"] is None else str(options["out"]),
+    }
+
+
+def _outcome(outcome: "Outcome") -> dict[str, Any]:
+    return {
+        "imbalance": {
+            "mean": float(outcome.imbalance.mean()),
+            "worst": float(outcome.imbalance.max()),
+        },
+        "moved_share": float(outcome.moved_share.mean()),
+        "eq5_share": float(outcome.eq5_share.mean()),
+        "needed_share": float(outcome.needed_share.mean()),
+        "padded": float(outcome.padded.mean()),
+        "shards_per_rank": float(outcome.shards_per_rank.mean()),
+        "forward_us": float(outcome.forward_us.mean()),
+        "backward_us": float(outcome.backward_us.mean()),
+        "exchange_us": float(outcome.exchange_us.mean()),
+        "copies_us": float(outcome.copies_us.mean()),
+        "total_us": float(outcome.total_us.mean()),
+        "forward_total_us": float(outcome.forward_total_us.mean()),
+        "planning_us": {
+            "p50": float(np.quantile(outcome.planning_us, 0.5)),
+            "p99": float(np.quantile(outcome.planning_us, 0.99)),
+        },
+    }
+
+
+def _linear_us(packing: "Packing", setting: "Setting", cp: int) -> float | None:
+    """Return the linear layers' time, forward + backward, of a rank's mean tokens."""
+    if setting.model.attention_only:
+        return None
+    tokens = packing.tokens / len(packing) / cp
+    return setting.profile.linear_us(setting.model.linear_flops_per_token() * tokens).us
