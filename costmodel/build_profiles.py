@@ -33,7 +33,7 @@ _DATA = (
     " nccl-tests tables"
 )
 # In a profile stand the errors that sum up; `flashcp hardware validate` shows them all.
-_SUMMARY_BUCKETS = ("sequences 64 and more", "above 64 KB")
+_SUMMARY_BUCKETS = ("from 64 tokens", "above 64 KB")
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 For every bundled GPU and each part of its profile, with deterministic folds:
 
-- inside the sampled range: attention calls are dealt into five folds; of collectives one size at a
-  time is left out of every group, and the middle group size is predicted from the others;
+- inside the sampled range: attention calls are dealt into five folds, then their sequence lengths
+  are; of collectives one size at a time is left out of every group, and the middle group size is
+  predicted from the others;
 - outside: the two longest sequence lengths, the two largest messages and the largest group are
   predicted from everything below them.
 
@@ -44,12 +45,12 @@ _SIZE_BUCKETS = (
     ("128 MB and more", 2**27, np.inf),
 )
 _LENGTH_BUCKETS = (
-    ("sequences to 63", 0, 64),
-    ("sequences 64 and more", 64, np.inf),
-    ("sequences 64..511", 64, 512),
-    ("sequences 512..2047", 512, 2048),
-    ("sequences 2048..8191", 2048, 8192),
-    ("sequences 8192 and more", 8192, np.inf),
+    ("below 64 tokens", 0, 64),
+    ("from 64 tokens", 64, np.inf),
+    ("64..511 tokens", 64, 512),
+    ("512..2047 tokens", 512, 2048),
+    ("2048..8191 tokens", 2048, 8192),
+    ("from 8192 tokens", 8192, np.inf),
 )
 
 
@@ -62,19 +63,26 @@ def validate(gpu: str) -> list[HeldOutError]:
     return [*validate_attention(gpu), *validate_collectives(gpu)]
 
 
+def require_table(gpu: str) -> None:
+    """Raise ProfileError unless there are measured tables of `gpu`."""
+    _rows(collective_table(), gpu)
+
+
 def validate_attention(gpu: str) -> list[HeldOutError]:
     """Return the errors of the attention model, by head size and sequence length."""
     table = _rows(attention_table(), gpu)
-    random = f"{FOLDS} folds of the calls"
-    longest = sorted(table["seq_len"].unique())[-2:]
-    beyond = table["seq_len"] >= longest[0]
-    ends = f"sequences of {longest[0]} and more left out"
+    lengths = sorted(table["seq_len"].unique())
+    beyond = table["seq_len"] >= lengths[-2]
+    ends = f"sequences from {lengths[-2]} tokens left out"
     model = fit_attention(table[~beyond].reset_index(drop=True))
     held = table[beyond].reset_index(drop=True)
     extrapolated = held.assign(error=predict_us(model, calls_from_table(held)) / held["fwd_us"] - 1)
+    by_length = cross_validate(table, FOLDS, by="seq_len")
+    between = by_length["seq_len"].between(lengths[1], lengths[-2])
     results = []
     for rows, method, inside in (
-        (cross_validate(table, FOLDS), random, True),
+        (cross_validate(table, FOLDS), f"{FOLDS} folds of the calls", True),
+        (by_length[between], f"{FOLDS} folds of the sequence lengths", True),
         (extrapolated, ends, False),
     ):
         for head_dim, part in rows.groupby("head_dim"):

@@ -1,0 +1,272 @@
+"""How `flashcp hardware` looks in the terminal."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from flashcp_cli.hardware_curves import HEAD_DIM, KV_HEADS, Q_HEADS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from costmodel.figure import Figure
+    from costmodel.held_out import HeldOutError
+    from costmodel.profile import Profile
+    from flashcp_cli.hardware_curves import AttentionPoint, CollectivePoint
+
+_BAR_CELLS = 14
+_SOURCE_COLOURS = {
+    "measured": "green",
+    "interpolated": "cyan",
+    "extrapolated": "yellow",
+    "reported": "magenta",
+}
+
+
+def print_list(profiles: "Sequence[Profile]") -> None:
+    """Print the bundled profiles, one a row, and below them their devices and data."""
+    console = Console(highlight=False)
+    table = _table("name", "attention\nkernel", "NCCL")
+    for heading in ("attention\npoints", "held-out\nerror", "collective\npoints"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("held-out\nerror", justify="right", no_wrap=True)
+    for profile in profiles:
+        p = profile.provenance
+        table.add_row(
+            Text(profile.name, style="bold"),
+            p.attention_kernel,
+            p.nccl or "not recorded",
+            f"{p.attention_samples:,}",
+            _mean(p.held_out, f"attention forward, head size {HEAD_DIM}"),
+            f"{p.collective_samples:,}",
+            _mean(p.held_out, "all collectives"),
+        )
+    console.print(table)
+    for profile in profiles:
+        p = profile.provenance
+        console.print(f"{profile.name}: {p.device}; collectives launched as {p.launch_mode}")
+    for line in dict.fromkeys(p.provenance.data for p in profiles):
+        console.print(Text(f"Data: {line}", style="dim"))
+
+
+def _mean(errors: "Sequence[HeldOutError]", what: str) -> str:
+    """Return the mean error of the first way in which `what` was held out inside the range."""
+    found = next((error for error in errors if error.inside and error.what == what), None)
+    return "not recorded" if found is None else f"{found.mean:.1%}"
+
+
+def print_profile(
+    profile: "Profile",
+    attention: "Sequence[AttentionPoint]",
+    collectives: "Sequence[CollectivePoint]",
+) -> None:
+    """Print a profile's provenance, parameters and curves."""
+    console = Console(highlight=False)
+    p = profile.provenance
+    console.print(Text(f"{profile.name}: {p.device}", style="bold"))
+    versions = {
+        "driver": p.driver,
+        "CUDA": p.cuda,
+        "torch": p.torch,
+        "NCCL": p.nccl,
+        f"{p.attention_kernel} release": p.attention_kernel_version,
+        "date": p.date,
+    }
+    known = [f"{name} {value}" for name, value in versions.items() if value]
+    unknown = [name for name, value in versions.items() if not value]
+    console.print(
+        f"{', '.join(known) or 'no versions recorded'}; not recorded: {', '.join(unknown) or '-'}"
+    )
+    console.print(f"Collectives launched as {p.launch_mode}. {p.data}.")
+    console.print(_parameters(profile))
+    console.print(_fits(profile))
+    console.print(_curves(profile))
+    console.print(
+        Text(
+            f"Attention forward, one causal sequence, {Q_HEADS}:{KV_HEADS} heads of {HEAD_DIM}",
+            style="bold",
+        )
+    )
+    console.print(_attention(attention))
+    for name in dict.fromkeys(point.collective for point in collectives):
+        points = [point for point in collectives if point.collective == name]
+        title = f"{name} over {points[0].ranks} ranks, bus bandwidth over S"
+        console.print(Text(title, style="bold"))
+        console.print(_collective(points))
+
+
+def print_errors(errors: "Mapping[str, Sequence[HeldOutError]]") -> None:
+    """Print held-out errors, a table for each GPU and way of holding out."""
+    console = Console(highlight=False)
+    for name, rows in errors.items():
+        for method in dict.fromkeys(error.method for error in rows):
+            chosen = [error for error in rows if error.method == method]
+            where = "inside" if chosen[0].inside else "outside"
+            console.print(Text(f"{name}: {method} ({where} the sampled range)", style="bold"))
+            table = _table("what")
+            table.add_column("which", no_wrap=True)
+            for heading in ("points", "mean", "p50", "p90", "worst", "bias"):
+                table.add_column(heading, justify="right", no_wrap=True)
+            before = None
+            for e in chosen:
+                table.add_row(
+                    "" if e.what == before else e.what,
+                    e.bucket,
+                    f"{e.points:,}",
+                    f"{e.mean:.1%}",
+                    f"{e.p50:.1%}",
+                    f"{e.p90:.1%}",
+                    f"{e.worst:.1%}",
+                    f"{e.bias:+.1%}",
+                )
+                before = e.what
+            console.print(table)
+
+
+def _parameters(profile: "Profile") -> Table:
+    table = _table("parameter")
+    table.add_column("value", justify="right", no_wrap=True)
+    table.add_column("source", no_wrap=True)
+    table.add_column("reference")
+    network, copies = profile.network, profile.copies
+    rows: list[tuple[str, Figure, str]] = [
+        ("network, one GPU", network.nic_gbps, "GB/s"),
+        ("network, one step", network.step_us, "us"),
+        ("copies, per shard", copies.per_shard_us, "us"),
+        ("copies, per-shard rate", copies.per_shard_gbps, "GB/s"),
+        ("device memory", copies.memory_gbps, "GB/s"),
+        ("memory share reached", copies.memory_share, ""),
+        ("attention overlap factor", profile.overlap_factor, ""),
+        ("kernel launch", profile.launch_us, "us"),
+        ("dense bf16 peak", profile.peak_tflops, "TFLOP/s"),
+        ("linear share of peak", profile.linear_share, ""),
+    ]
+    for label, figure, unit in rows:
+        value = f"{figure.value:g} {unit}".strip()
+        table.add_row(label, value, _source(figure.source.label), figure.reference)
+    table.add_row("GPUs a node", str(network.gpus_per_node), "", "")
+    return table
+
+
+def _fits(profile: "Profile") -> Table:
+    table = _table("attention fit")
+    for heading in ("tile", "launch us", "key tile us", "points"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("source", no_wrap=True)
+    for fit in profile.attention.fits:
+        points = "" if fit.sampled is None else f"{fit.sampled.count:,}"
+        table.add_row(
+            f"{fit.direction}, head size {fit.head_dim}",
+            f"{fit.tile_q}x{fit.tile_k}",
+            f"{fit.coefficients.launch_us:.2f}",
+            f"{fit.coefficients.kv_tile_us:.3f}",
+            points,
+            _source(fit.source.label),
+        )
+    return table
+
+
+def _curves(profile: "Profile") -> Table:
+    table = _table("collective")
+    headings = ("ranks", "alpha\nus", "beta\nus/MB", "gamma\nus/√MB", "points", "S from", "to")
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("source", no_wrap=True)
+    for curve in profile.collectives.curves:
+        table.add_row(
+            curve.collective,
+            str(curve.ranks),
+            f"{curve.alpha_us:.2f}",
+            f"{curve.beta_us_per_byte * 2**20:.3f}",
+            f"{curve.gamma_us_per_root_byte * 2**10:.2f}",
+            str(len(curve.sizes_bytes)),
+            _bytes(curve.sizes_bytes[0]),
+            _bytes(curve.sizes_bytes[-1]),
+            _source("measured"),
+        )
+    return table
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A point of a curve: its label, its time and rate by the model and as measured."""
+
+    label: str
+    model_us: float
+    model_rate: float
+    measured_us: float | None
+    measured_rate: float | None
+    source: str
+
+
+def _attention(points: "Sequence[AttentionPoint]") -> Table:
+    rows = [
+        _Row(
+            f"{p.tokens:,}", p.model_us, p.model_tflops, p.measured_us, p.measured_tflops, p.source
+        )
+        for p in points
+    ]
+    return _curve("tokens", "TFLOP/s", rows)
+
+
+def _collective(points: "Sequence[CollectivePoint]") -> Table:
+    rows = [
+        _Row(
+            _bytes(p.total_bytes),
+            p.model_us,
+            p.model_busbw_gbps,
+            p.measured_us,
+            p.measured_busbw_gbps,
+            p.source,
+        )
+        for p in points
+    ]
+    return _curve("S", "GB/s", rows)
+
+
+def _curve(first: str, unit: str, rows: "Sequence[_Row]") -> Table:
+    table = _table()
+    headings = (first, "model\nus", "measured\nus", f"model\n{unit}", f"measured\n{unit}")
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("█ model\n◆ measured", width=_BAR_CELLS + 1, no_wrap=True)
+    table.add_column("source", no_wrap=True)
+    most = max(max(row.model_rate, row.measured_rate or 0.0) for row in rows)
+    for row in rows:
+        bar = ["█"] * round(row.model_rate / most * _BAR_CELLS)
+        bar += [" "] * (_BAR_CELLS + 1 - len(bar))
+        if row.measured_rate is not None:
+            bar[round(row.measured_rate / most * _BAR_CELLS)] = "◆"
+        table.add_row(
+            row.label,
+            f"{row.model_us:,.1f}",
+            "" if row.measured_us is None else f"{row.measured_us:,.1f}",
+            f"{row.model_rate:,.1f}",
+            "" if row.measured_rate is None else f"{row.measured_rate:,.1f}",
+            "".join(bar).rstrip(),
+            _source(row.source),
+        )
+    return table
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in headings:
+        table.add_column(heading)
+    return table
+
+
+def _source(label: str) -> Text:
+    return Text(label, style=_SOURCE_COLOURS[label])
+
+
+def _bytes(size: float) -> str:
+    for unit in ("B", "KB", "MB", "GB"):
+        if size < 1024 or unit == "GB":
+            return f"{size:g} {unit}"
+        size /= 1024
+    raise AssertionError(size)  # pragma: no cover
