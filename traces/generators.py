@@ -150,11 +150,11 @@ def generate(name: str, *, documents: int = DOCUMENTS, seed: int = 0, **paramete
 
 
 def _checked(name: str, key: str, value: float, *, whole: bool) -> int | float:
-    if whole and value != int(value):
-        raise TraceError(f"{name}: {key} {value} is not a whole number")
     least, most = (1, MAX_LENGTH_TOKENS) if whole else (0, 10)
     if not least <= value <= most:
-        raise TraceError(f"{name}: {key} {value} is not between {least} and {most}")
+        raise TraceError(f"{name}: {key} {value:g} is not between {least} and {most}")
+    if whole and value != int(value):
+        raise TraceError(f"{name}: {key} {value:g} is not a whole number")
     return int(value) if whole else float(value)
 
 

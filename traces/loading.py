@@ -108,7 +108,11 @@ def _saved_note(path: Path) -> str:
 
 def _unknown(source: str) -> TraceError:
     names = (*BUNDLED, *GENERATORS)
-    near = suggestion(source, names)
+    if "=" in source and ":" not in source:
+        return TraceError(
+            f"no file {source!r}, and no mixture either; write one as code=0.7,papers=0.3"
+        )
+    near = suggestion(source.partition(":")[0], names)
     return TraceError(
         f"no file {source!r}, and no bundled trace or generator of that name{near} (there are "
         f"{quoted(names)})"

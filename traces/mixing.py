@@ -49,11 +49,11 @@ def mix(
         raise TraceError(f"tokens {tokens} of a mixture is not positive")
     total = tokens or min(trace.tokens / share for trace, share in zip(traces, shares, strict=True))
     taken = [
-        _take(trace, share * total, seed=seed, stream=index)
+        _take(trace, share * total, seed=seed, stream=3 + index)
         for index, (trace, share) in enumerate(zip(traces, shares, strict=True))
     ]
     lengths = np.concatenate(taken)
-    lengths = lengths[shuffled_rows(lengths.size, seed)]
+    lengths = lengths[shuffled_rows(lengths.size, seed, stream=2)]
     lengths.flags.writeable = False
     name = ",".join(
         f"{trace.name}={weight:g}" for trace, weight in zip(traces, weights, strict=True)
