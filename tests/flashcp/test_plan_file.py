@@ -1,0 +1,194 @@
+"""A plan file holds every plan as it was, is written whole or not at all, and is checked on loading."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flashcp.errors import PlanError
+from flashcp.exchange import Exchange
+from flashcp.plan_file import Header, PlanFile, load_plans, save_plans
+from flashcp.strategies import STRATEGIES, shard
+from tests.flashcp.packs import cp_degrees, lengths
+
+HEADER = Header(
+    strategy="flashcp",
+    cp=4,
+    context_tokens=4096,
+    model={"q_heads": 32},
+    hardware="h100-sxm",
+    trace="test",
+    trace_fingerprint="0" * 16,
+    program_version="0",
+)
+
+
+def plan_file(packs, cp=4, strategy="flashcp", **changes):
+    plans = [replace(shard(pack, cp, strategy), **changes) for pack in packs]
+    counts = [plan.lengths.size for plan in plans]
+    return PlanFile(
+        header=replace(HEADER, cp=cp, strategy=strategy),
+        plans=plans,
+        rows=[np.arange(n, dtype=np.int64) + 7 for n in counts],
+        offsets=[np.zeros(n, dtype=np.int64) for n in counts],
+    )
+
+
+def same(a: PlanFile, b: PlanFile) -> bool:
+    return (
+        a.header == b.header
+        and [p.fingerprint for p in a.plans] == [p.fingerprint for p in b.plans]
+        and [p.strategy for p in a.plans] == [p.strategy for p in b.plans]
+        and all(np.array_equal(x, y) for x, y in zip(a.rows, b.rows, strict=True))
+        and all(np.array_equal(x, y) for x, y in zip(a.offsets, b.offsets, strict=True))
+    )
+
+
+@given(
+    packs=st.lists(lengths(6), min_size=1, max_size=4),
+    cp=cp_degrees(8),
+    strategy=st.sampled_from(sorted(STRATEGIES)),
+    overlap=st.booleans(),
+)
+@settings(max_examples=40, deadline=None)
+def test_what_is_saved_is_what_is_loaded(tmp_path_factory, packs, cp, strategy, overlap):
+    path = tmp_path_factory.mktemp("plan") / "plan.parquet"
+    file = plan_file(packs, cp, strategy, overlap=overlap, exchange=Exchange.ALL_TO_ALL_NEEDED)
+    save_plans(path, file)
+    assert same(load_plans(path), file)
+
+
+def test_more_packs_than_a_row_group(tmp_path):
+    file = plan_file([[9, 3]] * 600)
+    save_plans(tmp_path / "p", file)
+    assert pq.ParquetFile(tmp_path / "p").metadata.num_row_groups == 3
+    assert same(load_plans(tmp_path / "p"), file)
+
+
+def test_columns_are_those_of_the_design(tmp_path):
+    save_plans(tmp_path / "p", plan_file([[9, 3]]))
+    schema = pq.read_schema(tmp_path / "p").remove_metadata()
+    assert [(f.name, str(f.type)) for f in schema] == [
+        ("pack", "int32"), ("document", "int32"), ("length", "int32"), ("rank", "int16"),
+        ("start", "int32"), ("stop", "int32"),
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def saved(tmp_path):
+    path = tmp_path / "plan.parquet"
+    save_plans(path, plan_file([[4000, 96], [1, 2, 4093]]))
+    return path
+
+
+def rewrite(path, column=None, value=None, metadata=None):
+    """Change one cell of the last row, or entries of the metadata."""
+    table = pq.read_table(path)
+    entries = {**table.schema.metadata, **(metadata or {})}
+    if column:
+        values = table[column].to_numpy().copy()
+        values[-1] = value
+        i = table.schema.get_field_index(column)
+        table = table.set_column(i, table.schema.field(i), pa.array(values))
+    kept = {key: entry for key, entry in entries.items() if entry is not None}
+    pq.write_table(table.replace_schema_metadata(kept), path)
+
+
+def header_with(path, **changes):
+    header = json.loads(pq.read_schema(path).metadata[b"flashcp"])
+    return json.dumps({**header, **changes}).encode()
+
+
+CASES = {
+    "another format version": (lambda p: rewrite(p, metadata={b"flashcp": header_with(p, format_version=2)}), "version 2"),
+    "no format version": (lambda p: rewrite(p, metadata={b"flashcp": b"{}"}), "version None"),
+    "a header of another type": (lambda p: rewrite(p, metadata={b"flashcp": header_with(p, cp="8")}), "'cp' is '8'"),
+    "a header that is no JSON": (lambda p: rewrite(p, metadata={b"flashcp": b"{"}), "not JSON"),
+    "a header that is a list": (lambda p: rewrite(p, metadata={b"flashcp": b"[]"}), "version None"),
+    "no header": (lambda p: rewrite(p, metadata={b"flashcp": None}), "lacks the metadata 'flashcp'"),
+    "no packs": (lambda p: rewrite(p, metadata={b"flashcp.packs": None}), "flashcp.packs"),
+    "broken packs": (lambda p: rewrite(p, metadata={b"flashcp.packs": b"%%"}), "flashcp.packs"),
+    "broken documents": (lambda p: rewrite(p, metadata={b"flashcp.documents": b"AAAA"}), "flashcp.documents"),
+    "fewer ranks than rows say": (lambda p: rewrite(p, metadata={b"flashcp": header_with(p, cp=3)}), "pack 0: shard"),
+    "CP 0": (lambda p: rewrite(p, metadata={b"flashcp": header_with(p, cp=0)}), "CP degree 0"),
+    "a rank too far": (lambda p: rewrite(p, "rank", 9), "rank 9"),
+    "a rank out of order": (lambda p: rewrite(p, "rank", 0), "out of rank order"),
+    "an empty shard": (lambda p: rewrite(p, "stop", 0), "pack 1: shard"),
+    "a shard past its document": (lambda p: rewrite(p, "stop", 5000), "document of 4093"),
+    "a gap": (lambda p: rewrite(p, "start", 3500), "due"),
+    "another length": (lambda p: rewrite(p, "length", 4094), "has length"),
+    "a document too far": (lambda p: rewrite(p, "document", 3), "pack 1"),
+    "a document below 0": (lambda p: rewrite(p, "document", -1), "below 0"),
+    "a pack too far": (lambda p: rewrite(p, "pack", 2), "column pack"),
+    "packs in disorder": (lambda p: rewrite(p, "pack", 0), "column pack"),
+    "a missing column": (lambda p: pq.write_table(pq.read_table(p).drop_columns("rank"), p), "the columns"),
+    "an empty file": (lambda p: p.write_bytes(b""), "no Parquet file"),
+    "another kind of file": (lambda p: p.write_text("pack,rank\n"), "no Parquet file"),
+    "a file cut short": (lambda p: p.write_bytes(p.read_bytes()[:-20]), "no Parquet file"),
+    "a file cut in the middle": (lambda p: p.write_bytes(p.read_bytes()[:200]), "no Parquet file"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_broken_plan_file_is_refused_in_one_line(saved, case):
+    damage, named = CASES[case]
+    damage(saved)
+    with pytest.raises(PlanError) as caught:
+        load_plans(saved)
+    assert named in str(caught.value)
+    assert str(saved) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_plan_changed_after_it_was_written_is_refused(tmp_path):
+    """Valid shards, but not those that were saved: the fingerprint tells."""
+    save_plans(tmp_path / "a", plan_file([[4000, 96]], strategy="per-doc"))
+    save_plans(tmp_path / "b", plan_file([[4000, 96]], strategy="per-seq"))
+    metadata = pq.read_schema(tmp_path / "a").metadata
+    pq.write_table(pq.read_table(tmp_path / "b").replace_schema_metadata(metadata), tmp_path / "c")
+    with pytest.raises(PlanError, match="changed after it was written"):
+        load_plans(tmp_path / "c")
+
+
+def test_a_missing_plan_file_is_an_os_error_naming_it(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        load_plans(tmp_path / "nowhere.parquet")
+
+
+def test_a_failed_save_leaves_the_old_file_and_no_other(saved, monkeypatch):
+    before = saved.read_bytes()
+
+    def fail(*_args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space left"):
+        save_plans(saved, plan_file([[5]] * 3))
+    assert saved.read_bytes() == before
+    assert list(saved.parent.iterdir()) == [saved]
+
+
+def test_a_full_disk_is_one_line_and_exit_1_with_nothing_left_behind(tmp_path):
+    def limit():  # a file size limit stands in for a full disk: writing fails half-way
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    done = subprocess.run(
+        [sys.executable, "-m", "flashcp_cli", "plan", "papers", "--packs", "150", "--strategy",
+         "per-doc", "--compare", "per-doc", "--processes", "1", "--out", str(tmp_path / "p")],
+        capture_output=True, text=True, check=False, preexec_fn=limit,  # noqa: PLW1509 - no threads
+        env={**os.environ, "NUMBA_CACHE_DIR": str(Path(__file__).parent / "no-such-folder")},
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.startswith("flashcp: ")
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,169 @@
+"""Predictions add up, agree with the cost model's public calls, and never fall below the bound."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from costmodel import ProfileError, load_model, load_profile
+from costmodel.timeline import Kind
+from flashcp.bounds import lower_bound_us
+from flashcp.exchange import Exchange
+from flashcp.prediction import Setting, predict
+from flashcp.sources import sources
+from flashcp.strategies import STRATEGIES, shard
+from tests.flashcp.packs import cp_degrees, lengths
+
+SETTING = Setting(profile=load_profile("h100-sxm"), model=load_model("llama3-8b"))
+PAPER = replace(SETTING, model=load_model("paper-h32"))
+EVERY = sorted(STRATEGIES)
+
+
+def attention_us(setting, q_lens, k_lens, direction):
+    model = setting.model
+    return setting.profile.attention_us(
+        q_lens, k_lens, q_heads=model.q_heads, kv_heads=model.kv_heads, head_dim=model.head_dim,
+        direction=direction, cache_write=False,
+    ).us  # fmt: skip
+
+
+@pytest.mark.parametrize("strategy", EVERY)
+@pytest.mark.parametrize("copies", ["published", "in-place"])
+@given(pack=lengths(10), cp=cp_degrees(9))
+@settings(max_examples=20, deadline=None)
+def test_parts_sum_to_the_total_and_none_is_negative(strategy, copies, pack, cp):
+    predicted = predict(shard(pack, cp, strategy), replace(SETTING, copies=copies))
+    parts = [predicted.forward_us, predicted.backward_us, predicted.exchange_us, predicted.copies_us]
+    assert sum(parts) == pytest.approx(predicted.total_us)
+    assert min(parts) >= -1e-6
+    assert 0 < predicted.forward_total_us < predicted.total_us
+    assert predicted.total_us == predicted.timeline.total_us
+
+
+@pytest.mark.parametrize("strategy", EVERY)
+@given(pack=lengths(10), cp=cp_degrees(9))
+@settings(max_examples=20, deadline=None)
+def test_no_prediction_is_below_the_lower_bound(strategy, pack, cp):
+    for overlap in (False, True):
+        plan = replace(shard(pack, cp, strategy), overlap=overlap)
+        assert predict(plan, PAPER).total_us >= lower_bound_us(pack, cp, PAPER) * (1 - 1e-9)
+
+
+@pytest.mark.parametrize("strategy", EVERY)
+def test_one_rank_takes_one_kernel_call_each_way(strategy):
+    pack = [5000, 17, 1]
+    predicted = predict(shard(pack, 1, strategy), SETTING)
+    assert predicted.forward_us == pytest.approx(attention_us(SETTING, pack, pack, "forward"))
+    assert predicted.backward_us == pytest.approx(attention_us(SETTING, pack, pack, "backward"))
+    assert predicted.exchange_us == predicted.copies_us == 0
+
+
+def test_an_all_gather_strategy_is_what_its_parts_cost_alone():
+    plan = shard([9000, 3000, 4384], 4, "per-doc")
+    predicted = predict(plan, replace(PAPER, copies="in-place"))
+    kv_bytes = plan.context_tokens * 2 * 32 * 128 * 2
+    gather = PAPER.profile.collective_us("all_gather", kv_bytes, 4).us
+    scatter = PAPER.profile.collective_us("reduce_scatter", kv_bytes, 4).us
+    slowest = {
+        direction: max(
+            attention_us(
+                PAPER,
+                (plan.stop - plan.start)[plan.rank == r],
+                plan.stop[plan.rank == r],
+                direction,
+            )
+            for r in range(4)
+        )
+        for direction in ("forward", "backward")
+    }
+    assert predicted.exchange_us == pytest.approx(gather + scatter, rel=0.02)
+    assert predicted.forward_us == pytest.approx(slowest["forward"], rel=1e-3)
+    assert predicted.backward_us == pytest.approx(slowest["backward"], rel=1e-3)
+
+
+def test_whole_documents_need_no_exchange():
+    predicted = predict(shard([16384] * 8, 8, "flashcp"), replace(SETTING, copies="in-place"))
+    assert predicted.exchange_us == pytest.approx(0, abs=1e-6)
+    assert predicted.copies_us == 0
+
+
+@given(pack=lengths(10), cp=cp_degrees(9))
+@settings(max_examples=20, deadline=None)
+def test_copies_in_place_are_never_dearer_than_shard_by_shard(pack, cp):
+    for strategy in ("per-seq", "per-doc", "flashcp"):
+        plan = shard(pack, cp, strategy)
+        published, in_place = (
+            predict(plan, replace(SETTING, copies=copies)).copies_us
+            for copies in ("published", "in-place")
+        )
+        assert in_place <= published + 1e-9
+
+
+def test_overlap_hides_exchange_behind_whole_documents():
+    pack = np.array([60_000] + [2_000] * 20, dtype=np.int32)
+    plan = replace(shard(pack, 4, "flashcp"), exchange=Exchange.ALL_TO_ALL_NEEDED)
+    setting = replace(PAPER, copies="in-place")
+    apart = predict(plan, setting)
+    together = predict(replace(plan, overlap=True), setting)
+    assert together.exchange_us < apart.exchange_us
+
+
+@given(pack=lengths(10), factor=st.floats(1.0, 8.0))
+@settings(max_examples=25, deadline=None)
+def test_slower_links_never_make_a_plan_faster(pack, factor):
+    def slowed(curve):
+        return replace(
+            curve,
+            times_us=tuple(us * factor for us in curve.times_us),
+            alpha_us=curve.alpha_us * factor,
+            beta_us_per_byte=curve.beta_us_per_byte * factor,
+            gamma_us_per_root_byte=curve.gamma_us_per_root_byte * factor,
+        )
+
+    curves = tuple(slowed(curve) for curve in SETTING.profile.collectives.curves)
+    slow_profile = replace(
+        SETTING.profile, collectives=replace(SETTING.profile.collectives, curves=curves)
+    )
+    for strategy in EVERY:
+        for overlap in (False, True):
+            plan = replace(shard(pack, 4, strategy), overlap=overlap)
+            fast = predict(plan, SETTING).total_us
+            slow = predict(plan, replace(SETTING, profile=slow_profile)).total_us
+            assert slow >= fast * (1 - 1e-9)
+
+
+def test_a_ring_of_two_waits_for_its_transfer():
+    plan = shard([4000], 2, "zigzag")
+    predicted = predict(plan, SETTING)
+    steps = [e for e in predicted.timeline.entries if e.kind is Kind.FORWARD]
+    transfer = next(e for e in predicted.timeline.entries if e.kind is Kind.EXCHANGE)
+    assert [e.name for e in steps] == ["attention, step 0", "attention, step 1"]
+    assert (steps[1].start_us >= transfer.end_us).all()
+    assert (transfer.start_us == 0).all()
+
+
+def test_predictions_are_the_same_twice():
+    plan = shard([70_000, 333, 1, 60_000], 8, "flashcp")
+    assert predict(plan, SETTING).total_us == predict(plan, SETTING).total_us
+
+
+@pytest.mark.parametrize("strategy", EVERY)
+def test_sources_name_every_part_and_admit_that_backward_is_reported(strategy):
+    found = sources(shard([70_000, 333, 1, 60_000], 8, strategy), SETTING)
+    assert set(found) == {"forward", "backward", "exchange", "copies"}
+    assert found["backward"].label == "reported"
+    assert found["copies"].label == "reported"
+
+
+def test_ranks_per_node_that_do_not_divide_are_refused():
+    with pytest.raises(ProfileError, match="3 ranks per node do not divide 8"):
+        predict(shard([9000], 8, "per-doc"), replace(SETTING, ranks_per_node=3))
+
+
+def test_nodes_make_the_exchange_dearer():
+    plan = shard([131072], 16, "per-doc")
+    one = predict(plan, replace(SETTING, ranks_per_node=16)).exchange_us
+    two = predict(plan, replace(SETTING, ranks_per_node=8)).exchange_us
+    assert two > one

@@ -1,0 +1,197 @@
+"""`flashcp plan` from end to end: tables, JSON, saved plans, bad input, interrupts."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from click.testing import CliRunner
+
+from flashcp.plan_file import load_plans
+from flashcp.strategies import NAMES
+from flashcp_cli import plan as command
+from flashcp_cli.main import cli
+from traces.packing import PACKERS
+
+SMALL = ["--packs", "3", "--processes", "1", "--context", "16k", "--cp", "4"]
+
+
+def run(*words, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "flashcp_cli", "plan", *map(str, words)],
+        capture_output=True, text=True, check=False, **options,
+    )  # fmt: skip
+
+
+def invoke(*words):
+    return CliRunner().invoke(cli, ["plan", *map(str, words)], prog_name="flashcp")
+
+
+def test_names_in_help_are_those_of_the_registry():
+    assert command.STRATEGIES == NAMES
+    assert command.PACKERS == PACKERS
+
+
+def test_the_table_has_every_strategy_and_says_where_times_come_from():
+    result = invoke("long-sft", *SMALL)
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    for name in NAMES:
+        assert sum(line.strip().startswith(f"{name} ") for line in lines) == 2, name
+    assert "reported" in result.output
+    assert "rank 3" in result.output
+    assert max(map(len, lines)) <= 110
+
+
+def test_json_is_one_document_and_nothing_else():
+    result = invoke("long-sft", *SMALL, "--json")
+    document = json.loads(result.output)
+    assert list(document["strategies"]) == list(NAMES)
+    for outcome in document["strategies"].values():
+        parts = ("forward_us", "backward_us", "exchange_us", "copies_us")
+        assert sum(outcome[part] for part in parts) == pytest.approx(outcome["total_us"])
+        assert outcome["over_bound"] >= 1
+        assert outcome["imbalance"]["worst"] >= outcome["imbalance"]["mean"] >= 1
+    assert document["packing"]["packs"] == 3
+    assert document["sources"]["backward"] == "reported"
+
+
+def test_auto_is_never_slower_than_another_strategy():
+    document = json.loads(invoke("code", *SMALL, "--json").output)
+    totals = {name: o["total_us"] for name, o in document["strategies"].items()}
+    assert totals["auto"] == min(totals.values())
+
+
+def test_a_saved_plan_holds_every_pack_and_leads_back_to_the_trace(tmp_path):
+    out = tmp_path / "plan.parquet"
+    result = invoke("papers", *SMALL, "--strategy", "flashcp", "--out", out)
+    assert result.exit_code == 0, result.output
+    file = load_plans(out)
+    assert (len(file.plans), file.header.cp, file.header.strategy) == (3, 4, "flashcp")
+    assert all(plan.context_tokens == 16384 for plan in file.plans)
+    from traces import load
+
+    trace = load("papers")
+    assert file.header.trace_fingerprint == trace.fingerprint
+    for plan, rows, offsets in zip(file.plans, file.rows, file.offsets, strict=True):
+        assert (plan.lengths + offsets <= trace.lengths[rows]).all()
+
+
+def test_processes_do_not_change_the_result():
+    outcomes = []
+    for processes in ("1", "2"):
+        words = ["code", "--packs", "130", "--context", "16k", "--cp", "4", "--json"]
+        document = json.loads(invoke(*words, "--processes", processes).output)
+        for outcome in document["strategies"].values():
+            outcome.pop("planning_us")
+        outcomes.append(document)
+    assert outcomes[0] == outcomes[1]
+
+
+def test_compare_narrows_the_table_but_keeps_the_chosen_strategy():
+    document = json.loads(
+        invoke("papers", *SMALL, "--json", "--compare", "ring", "--strategy", "flashcp").output
+    )
+    assert list(document["strategies"]) == ["ring", "flashcp"]
+    assert document["strategies"]["flashcp"]["speedup_over"] == {}
+
+
+def test_other_heads_make_another_model_without_linear_layers():
+    document = json.loads(invoke("papers", *SMALL, "--json", "--kv-heads", "32").output)
+    assert document["model"]["kv_heads"] == 32
+    assert document["linear_us"] is None
+
+
+def test_the_timeline_is_a_chrome_trace_of_all_ranks(tmp_path):
+    out = tmp_path / "timeline.json"
+    assert invoke("papers", *SMALL, "--timeline", out).exit_code == 0
+    events = json.loads(out.read_text())["traceEvents"]
+    assert {event["pid"] for event in events} == {0, 1, 2, 3}
+
+
+def test_a_trace_of_one_token_is_planned(tmp_path):
+    (tmp_path / "one.csv").write_text("length\n1\n")
+    result = invoke(tmp_path / "one.csv", "--cp", "8", "--processes", "1")
+    assert result.exit_code == 0, result.output
+
+
+def test_no_terminal_means_no_colour_codes():
+    done = run("papers", *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout
+    assert done.stderr == ""
+
+
+BAD = [
+    (["nowhere.csv"], "nowhere.csv"),
+    (["paper"], "'papers'"),
+    (["papers", "--cp", "0"], "0 is not in 1..1024"),
+    (["papers", "--cp", "1025"], "1025 is not in 1..1024"),
+    (["papers", "--cp", "eight"], "'eight' is not a whole number"),
+    (["papers", "--cp", "2.5"], "'2.5' is not a whole number"),
+    (["papers", "--cp", "-1"], "-1"),
+    (["papers", "--cp", "nan"], "'nan'"),
+    (["papers", "--context", "0"], "0 is not in"),
+    (["papers", "--context", "128q"], "'128q'"),
+    (["papers", "--context", "1g"], "1g"),
+    (["papers", "--pack-by", "concatt"], "did you mean 'concat'?"),
+    (["papers", "--packs", "0"], "0 is not in"),
+    (["papers", "--seed", "x"], "'x'"),
+    (["papers", "--strategy", "per-docs"], "did you mean 'per-doc'?"),
+    (["papers", "--compare", "ring,ring"], "twice"),
+    (["papers", "--compare", "ring,,auto"], "empty place"),
+    (["papers", "--compare", "ring,rang"], "did you mean 'ring'?"),
+    (["papers", "--model", "llama3-9b"], "llama3-8b"),
+    (["papers", "--model", "nowhere/config.json"], "nowhere/config.json"),
+    (["papers", "--kv-heads", "7"], "7 KV heads do not divide"),
+    (["papers", "--q-heads", "0"], "0 is not in"),
+    (["papers", "--hardware", "h100"], "h100-sxm"),
+    (["papers", "--hardware", "nowhere.json"], "nowhere.json"),
+    (["papers", "--cp", "8", "--ranks-per-node", "3"], "3 ranks per node do not divide 8"),
+    (["papers", "--cp", "8", "--ranks-per-node", "16"], "16 ranks per node do not divide 8"),
+    (["papers", "--copies", "none"], "'none'"),
+    (["papers", "--out", "nowhere/plan.parquet"], "nowhere is not a folder"),
+    (["papers", "--timeline", "nowhere/t.json"], "nowhere is not a folder"),
+    (["papers", "--picture", "100", "--packs", "3"], "100 is no pack"),
+    (["papers", "--processes", "0"], "0 is not in"),
+]
+
+
+@pytest.mark.parametrize(("words", "named"), BAD, ids=[" ".join(words) for words, _ in BAD])
+def test_bad_input_is_one_line_and_exit_2(words, named, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    from flashcp_cli.main import main
+
+    with pytest.raises(SystemExit) as stop:
+        main(["plan", *words])
+    captured = capfd.readouterr()
+    assert stop.value.code == 2, captured.err
+    assert captured.out == ""
+    assert named in captured.err
+    assert captured.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupt_ends_in_one_line_with_nothing_half_written(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flashcp_cli", "plan", "code", "--out", str(tmp_path / "p"),
+         "--processes", "2"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    time.sleep(3)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: every process of the group
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert err == "flashcp: interrupted; nothing was left half-written\n"
+    assert out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    shell = f"{sys.executable} -m flashcp_cli plan papers {' '.join(SMALL)} | head -1"
+    done = subprocess.run(shell, shell=True, capture_output=True, text=True, check=False)  # noqa: S602
+    assert done.stdout.count("\n") == 1
+    assert done.stderr == ""
