@@ -9,7 +9,7 @@ from pathlib import Path
 
 from traces.errors import TraceError, quoted, suggestion
 from traces.readers import FORMATS
-from traces.readers.compression import open_plain
+from traces.readers.compression import DAMAGE, open_plain
 
 _EXTENSIONS = {
     ".csv": "csv",
@@ -63,7 +63,7 @@ def detect_format(path: Path, format: str | None) -> str:  # noqa: A002 - the pu
     try:
         with open_plain(path) as stream:
             head = stream.read(16)
-    except (OSError, EOFError) as error:
+    except DAMAGE as error:
         raise TraceError(f"{path} is damaged or cut short ({error}); fetch it anew") from error
     for magic, found in _MAGIC.items():
         if head.startswith(magic):

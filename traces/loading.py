@@ -88,6 +88,7 @@ def _load_file(
         if not path.is_file():
             kind = "a folder; name a file in it" if path.is_dir() else "not there; check the path"
             raise TraceError(f"{path} is {kind}")
+        path.open("rb").close()  # whether it may be read at all is told here
         chosen = detect_format(path, format)
         lengths = read(path, ReadOptions(format=chosen, column=column, text_length=counted))
         saved = _saved_note(path) if chosen == "parquet" else ""

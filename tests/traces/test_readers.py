@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from trace_files import csv_text, jsonl_text, megatron_index, token_ids, write
 
+from tests.traces.trace_files import csv_text, jsonl_text, megatron_index, token_ids, write
 from traces import Trace, load, save
 from traces.tokenizers import load_tokenizer
 

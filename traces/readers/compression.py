@@ -1,10 +1,13 @@
 """Gzip, told by its first two bytes rather than by a name."""
 
 import gzip
+import zlib
 from pathlib import Path
 from typing import BinaryIO, cast
 
 GZIP_MAGIC = b"\x1f\x8b"
+DAMAGE = (OSError, EOFError, zlib.error)
+"""What reading a damaged or truncated gzip stream raises."""
 
 
 def is_gzip(path: Path) -> bool:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from traces.columns import choose_column
 from traces.errors import TraceError
 from traces.readers import ReadOptions
-from traces.readers.compression import is_gzip
+from traces.readers.compression import DAMAGE, is_gzip
 from traces.validation import checked_lengths, wrong_length
 
 _BLOCK_BYTES = 4 << 20
@@ -28,12 +28,15 @@ _BLOCK_BYTES = 4 << 20
 
 def read(path: Path, options: ReadOptions) -> NDArray[np.int32]:
     """Read the lengths of a CSV or TSV file."""
-    table = _Table(path, "\t" if options.format == "tsv" else ",")
-    column = choose_column(table.names, options.column, str(path))
     try:
-        return table.lengths(column, pa.int64())
-    except pa.ArrowInvalid:
-        return table.lengths(column, pa.string())
+        table = _Table(path, "\t" if options.format == "tsv" else ",")
+        column = choose_column(table.names, options.column, str(path))
+        try:
+            return table.lengths(column, pa.int64())
+        except pa.ArrowInvalid:
+            return table.lengths(column, pa.string())
+    except (pa.ArrowException, *DAMAGE) as error:
+        raise TraceError(f"{path} is damaged or cut short ({error}); fetch it anew") from error
 
 
 class _Table:
@@ -108,16 +111,10 @@ class _Table:
             if "Empty CSV" in str(error):
                 return
             raise
-        except (OSError, EOFError) as error:
-            raise TraceError(
-                f"{self._path} is damaged or cut short: {error}; fetch it anew"
-            ) from error
 
     def _wrong_row(self) -> TraceError:
         number, expected, actual, text = self._bad_row or (None, 0, 0, "")
         line = "a line" if number is None else f"line {number}"
-        if not text.strip():
-            return TraceError(f"{self._path}, {line} is empty; remove it")
         return TraceError(
             f"{self._path}, {line} has {actual} columns, not {expected}: {text[:60]!r}; correct it"
         )

@@ -6,7 +6,6 @@ a large corpus belongs into Parquet (`flashcp trace make`).
 """
 
 import json
-import zlib
 from array import array
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from traces.columns import choose_column, needs_tokenizer
 from traces.errors import TraceError, quoted, suggestion
 from traces.readers import ReadOptions
-from traces.readers.compression import open_plain
+from traces.readers.compression import DAMAGE, open_plain
 from traces.validation import MAX_LENGTH_TOKENS, wrong_length
 
 
@@ -41,7 +40,7 @@ def read(path: Path, options: ReadOptions) -> NDArray[np.int32]:
                         f"(there are {quoted(row)}); fill it in or remove the line"
                     )
                 lengths.append(_length(row[column], column, source, number, options))
-    except (EOFError, zlib.error, OSError) as error:
+    except DAMAGE as error:
         raise TraceError(
             f"{source}, after line {number}: damaged or cut short ({error}); fetch it anew"
         ) from error
