@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def trace() -> None:
-    r"""Look at traces of document lengths, or make them.
+    """Look at traces of document lengths, or make them.
 
     \b
     TRACE is one of
@@ -24,7 +24,7 @@ def trace() -> None:
       a generator   wlb-llm, magi-attention, lognormal:median=600,sigma=1.5, fixed:4k,
                     one-long-many-short:long=64k,short=1k,many=64
       a mixture     code=0.7,papers=0.3 (shares of the tokens)
-    """
+    """  # noqa: D301 - \b tells click to keep the lines
 
 
 _seed_option = click.option(
@@ -45,7 +45,7 @@ def show(source: TraceSource, seed: int, as_json: bool) -> None:
 
     Work is query-key pairs under a causal mask, of documents left whole.
     """
-    from traces import describe  # noqa: PLC0415 - numpy, which -h has no use for
+    from traces import describe
 
     loaded = source.load(seed=seed)
     statistics = describe(loaded)
@@ -66,13 +66,13 @@ def show(source: TraceSource, seed: int, as_json: bool) -> None:
 @_seed_option
 @json_option
 def make(source: TraceSource, out: Path, seed: int, as_json: bool) -> None:
-    r"""Write TRACE (a generator, a mixture or a file of another format) as a Parquet trace.
+    """Write TRACE (a generator, a mixture or a file of another format) as a Parquet trace.
 
     \b
     flashcp trace make wlb-llm --documents 100k --seed 1 --out lengths.parquet
     flashcp trace make corpus.jsonl.gz --tokenizer tokenizer.json --out lengths.parquet
-    """
-    from traces import save  # noqa: PLC0415 - pyarrow, which -h has no use for
+    """  # noqa: D301 - \b tells click to keep the lines
+    from traces import save
 
     made = source.load(seed=seed)
     save(made, out)
@@ -94,10 +94,10 @@ def _document(loaded: "Trace") -> dict[str, Any]:
 
 
 def _print(loaded: "Trace", statistics: "Statistics") -> None:
-    from rich import box  # noqa: PLC0415 - rich, which -h and --json have no use for
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
     console = Console(highlight=False)
     mean = f"{statistics.mean:,.0f} on average"

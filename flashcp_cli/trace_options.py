@@ -39,9 +39,9 @@ class TraceSource:
         Raises:
             traces.TraceError: there is no such trace, or it is wrong.
         """
-        from traces import load  # noqa: PLC0415 - numpy, which -h has no use for
-        from traces.generators import DOCUMENTS  # noqa: PLC0415
-        from traces.tokenizers import load_tokenizer  # noqa: PLC0415
+        from traces import load
+        from traces.generators import DOCUMENTS
+        from traces.tokenizers import load_tokenizer
 
         return load(
             self.name,

@@ -78,7 +78,9 @@ CASES = {
     "beyond 64 bits": ("a.csv", text(csv_text([10**30])), {}, ["line 2", "1e+30", "above"]),
     "missing cell": ("a.csv", text("id,length\n0,5\n1,\n"), {}, ["line 3", "missing"]),
     "ragged line": ("a.csv", text("id,length\n0,5\n1\n"), {}, ["line 3", "1 columns, not 2"]),
-    "blank line": ("a.csv", text("id,length\n0,5\n\n1,6\n"), {}, ["line 3", "missing", "remove the line"]),
+    "blank line": (
+        "a.csv", text("id,length\n0,5\n\n1,6\n"), {}, ["line 3", "missing", "remove the line"],
+    ),
     "no such column": (
         "a.csv", text(csv_text([5])), {"column": "lenght"},
         ["'lenght'", "did you mean 'length'", "id, length"],
