@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 Direction = Literal["forward", "backward"]
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 
+ELEMENT_BYTES = 2  # bf16, which everything was measured with
+
 MAX_HEADS = 4096
 MAX_HEAD_DIM = 1024
 
@@ -53,14 +55,22 @@ class Coefficients:
     """The longest tile's time when it runs alone, in units of `kv_tile_us` a key tile."""
     split_us: float
     """Cost of splitting keys over idle SMs; without effect where the kernel does not split."""
+    split_row_us: float
+    """The same for a full tile of query rows: partial results are written and merged."""
     throttle: float
     """Share by which time beyond `throttle_after_us` is slower."""
     throttle_after_us: float
     """Busy time after which the clock drops."""
-    cache_thread_us: float
-    """KV-cache write of the measuring engine: per 1,000 tokens of 512 or more elements each."""
-    cache_element_us: float
-    """The same per 10,000 x 512 elements of K written."""
+    ragged_group: float
+    """Share by which packed tiles are slower when the heads in one are no power of two."""
+    l2_mb: float
+    """Megabytes of Q, K, V and O that stay in the L2 cache from one run to the next."""
+    row_spill_us_per_mb: float
+    """Time of a megabyte of Q and O that does not stay there, as far as it is not hidden."""
+    cache_spill_us_per_mb: float
+    """Time of a megabyte of K and V that the engine's KV-cache write moves beyond it."""
+    cache_write_us: float
+    """The KV-cache write itself: per 1,000 tokens of 512 or more elements each."""
 
 
 COEFFICIENTS = tuple(field.name for field in fields(Coefficients))
@@ -205,8 +215,9 @@ class AttentionModel:
             head_dim: head size.
             direction: "forward" or "backward".
             causal: False for full rectangles, as steps of a ring use them.
-            cache_write: whether to count the engine's KV-cache write that is part of the shipped
-                forward measurements. True reproduces what was measured; training has no such write.
+            cache_write: True for forward calls as the shipped tables hold them, on the KV cache of
+                a serving engine: K and V are written to it first, and keys are split where query
+                tiles are few. Training does neither.
 
         Raises:
             ProfileError: heads that do not divide, a head size or direction out of range.
@@ -225,17 +236,29 @@ class AttentionModel:
         result[kernel.CAUSAL] = causal
         result[kernel.Q_HEADS] = q_heads
         result[kernel.KEY_OUTER] = not forward
+        result[kernel.SPLITS_KEYS] = self.splits_keys and forward and cache_write
+        result[kernel.ROW_MB] = 2 * q_heads * head_dim * ELEMENT_BYTES / 1e6
+        written = 2 if cache_write and forward else 0
+        result[kernel.CACHE_MB] = (2 + written) * kv_heads * head_dim * ELEMENT_BYTES / 1e6
         result[kernel.LAUNCH_US] = c.launch_us
         result[kernel.KV_TILE_US] = c.kv_tile_us
         result[kernel.QUERY_TILE_US] = c.query_tile_us
         result[kernel.QUERY_ROW_US] = c.query_row_us
         result[kernel.TAIL] = c.tail
         result[kernel.CRITICAL_SCALE] = c.critical_scale
-        result[kernel.SPLIT_US] = c.split_us if self.splits_keys and forward else -1.0
+        result[kernel.SPLIT_US] = c.split_us
+        result[kernel.SPLIT_ROW_US] = c.split_row_us
         result[kernel.THROTTLE] = c.throttle
         result[kernel.THROTTLE_AFTER_US] = c.throttle_after_us
+        result[kernel.L2_MB] = c.l2_mb
+        result[kernel.ROW_SPILL_US] = c.row_spill_us_per_mb
         if cache_write and forward:
-            result[kernel.CACHE_WRITE_US] = cache_write_us(c, kv_heads, head_dim)
+            share = cache_write_share(kv_heads, head_dim)
+            result[kernel.CACHE_WRITE_US] = c.cache_write_us * share / 1e3
+            result[kernel.CACHE_SPILL_US] = c.cache_spill_us_per_mb
+        if packed & (packed - 1):  # tiles begin and end inside a query's heads
+            for i in (kernel.KV_TILE_US, kernel.QUERY_ROW_US):
+                result[i] *= 1 + c.ragged_group
         return result
 
     def source(  # noqa: PLR0917  lengths, then a shape in the order of `parameters`
@@ -296,12 +319,10 @@ def check_heads(q_heads: int, kv_heads: int) -> None:
         )
 
 
-def cache_write_us(coefficients: Coefficients, kv_heads: int, head_dim: int) -> float:
-    """Return the time of writing one token's K and V into the measuring engine's paged cache.
+def cache_write_share(kv_heads: int, head_dim: int) -> float:
+    """Return how a token's KV-cache write compares to that of 512 or more elements.
 
-    Its kernel runs one block of min(kv_heads * head_dim, 512) threads a token: few heads leave a
-    GPU full of small blocks, many make each thread copy several elements.
+    The engine runs a block of min(kv_heads * head_dim, 512) threads a token, so a GPU holds fewer
+    tokens at a time the more heads there are, up to 512 elements; the exponent is measured.
     """
-    elements = kv_heads * head_dim / 512
-    threads = coefficients.cache_thread_us * min(elements, 1.0) / 1e3
-    return threads + coefficients.cache_element_us * elements / 1e4
+    return float(min(1.0, kv_heads * head_dim / 512) ** 1.2)

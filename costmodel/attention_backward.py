@@ -14,7 +14,8 @@ costs it relatively more than it costs the forward. Coefficients, each from a fo
   forward + backward on H100 (163, 221, 265, 294, 308, 328 TFLOP/s at 512..16384): a line through
   those times has 1.7 tile times of overhead a query tile; ours is 1.69, both directions together.
 - `launch_us`: 2 times the forward's, an assumption: three kernels instead of about one and a half.
-- `query_row_us` and the cache write: none. Tail, longest tile and throttle: as in the forward.
+- Terms of rows, of the L2 cache and of the KV cache: none. Tail, longest tile and throttle: as in
+  the forward.
 """
 
 from __future__ import annotations
@@ -59,7 +60,10 @@ def reported_backward(forward: AttentionFit) -> AttentionFit:
             query_tile_us=OVERHEAD_TILES * tile_us,
             query_row_us=0.0,
             split_us=0.0,
-            cache_thread_us=0.0,
-            cache_element_us=0.0,
+            split_row_us=0.0,
+            ragged_group=0.0,
+            row_spill_us_per_mb=0.0,
+            cache_spill_us_per_mb=0.0,
+            cache_write_us=0.0,
         ),
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import resources
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -121,11 +120,3 @@ def calls_from_table(table: pd.DataFrame) -> list[MeasuredCall]:
         except ProfileError as error:
             raise ProfileError(f"row {row} of the attention table: {error}") from None
     return calls
-
-
-def attention_table() -> pd.DataFrame:
-    """Return the shipped table of measured forward calls, with `TABLE_COLUMNS`."""
-    import pandas as pd  # noqa: PLC0415  loads for 0.3 s, which `--help` must not wait for
-
-    with resources.as_file(resources.files("costmodel") / "data" / "tables") as folder:
-        return pd.read_parquet(folder / "attention_forward.parquet")

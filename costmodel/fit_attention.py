@@ -1,6 +1,6 @@
 """Fits an attention model to measured kernel calls, robustly and from as few as a dozen of them.
 
-The eleven coefficients of a (direction, head size) are fitted in the logarithm of the time by
+The coefficients of a (direction, head size) are fitted in the logarithm of the time by
 Levenberg-Marquardt on their own logarithms, with two safeguards:
 
 - Each point weighs 1 / (1 + (error / 2.5 spread)^2) (Cauchy), the spread taken anew in every round
@@ -12,7 +12,7 @@ Levenberg-Marquardt on their own logarithms, with two safeguards:
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -41,17 +41,21 @@ _T = TypeVar("_T")
 
 # Round figures of an H100; only their order of magnitude matters where there are points enough.
 _PRIOR = Coefficients(
-    launch_us=8.0,
+    launch_us=10.0,
     kv_tile_us=1.6,
-    query_tile_us=1.5,
+    query_tile_us=1.0,
     query_row_us=2.0,
-    tail=0.2,
+    tail=0.15,
     critical_scale=0.95,
-    split_us=4.0,
-    throttle=0.1,
+    split_us=2.5,
+    split_row_us=1.8,
+    throttle=0.15,
     throttle_after_us=4000.0,
-    cache_thread_us=3.5,
-    cache_element_us=10.0,
+    ragged_group=0.03,
+    l2_mb=26.0,
+    row_spill_us_per_mb=0.06,
+    cache_spill_us_per_mb=0.3,
+    cache_write_us=3.6,
 )
 # How far a coefficient may lie from the prior: standard deviations of its logarithm.
 _PRIOR_SPREAD = Coefficients(
@@ -62,10 +66,14 @@ _PRIOR_SPREAD = Coefficients(
     tail=0.7,
     critical_scale=0.15,
     split_us=0.5,
+    split_row_us=0.5,
     throttle=0.7,
     throttle_after_us=0.5,
-    cache_thread_us=1.0,
-    cache_element_us=1.0,
+    ragged_group=0.5,
+    l2_mb=0.3,
+    row_spill_us_per_mb=0.5,
+    cache_spill_us_per_mb=0.7,
+    cache_write_us=1.0,
 )
 _ROUNDS = 60
 _LEAST_SPREAD = 0.02
@@ -190,24 +198,39 @@ class _Problem:
     """The calls of one fit, reduced to what does not depend on the coefficients."""
 
     features: NDArray[np.float64]  # [calls, FEATURES]
-    parameters: NDArray[np.float64]  # [calls, PARAMETERS], coefficients unset
-    cache_elements: NDArray[np.float64]  # [calls] KV elements a token in units of 512; 0: none
-    splits_keys: bool
+    unit: NDArray[np.float64]  # [calls, PARAMETERS] with every coefficient 1
+    ragged: NDArray[np.bool_]  # [calls]
     log_us: NDArray[np.float64]  # [calls]
 
     def predict(self, logs: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the logarithm of each call's time for the coefficients' logarithms."""
         c = dict(zip(COEFFICIENTS, np.exp(logs), strict=True))
-        rows = self.parameters
-        for name in COEFFICIENTS[:9]:
-            rows[:, getattr(kernel, name.upper())] = c[name]
-        if not self.splits_keys:
-            rows[:, kernel.SPLIT_US] = -1.0
-        rows[:, kernel.CACHE_WRITE_US] = (
-            c["cache_thread_us"] * np.minimum(self.cache_elements, 1.0) / 1e3
-            + c["cache_element_us"] * self.cache_elements / 1e4
-        )
+        rows = self.unit.copy()
+        for name, position in _POSITIONS.items():
+            rows[:, position] *= c[name]
+        for position in (kernel.KV_TILE_US, kernel.QUERY_ROW_US):
+            rows[self.ragged, position] *= (1 + c["ragged_group"]) / 2
         return np.log(_combine_many(self.features, rows))
+
+
+# Where in a call's parameters each coefficient stands as a factor.
+_POSITIONS = {
+    "launch_us": kernel.LAUNCH_US,
+    "kv_tile_us": kernel.KV_TILE_US,
+    "query_tile_us": kernel.QUERY_TILE_US,
+    "query_row_us": kernel.QUERY_ROW_US,
+    "tail": kernel.TAIL,
+    "critical_scale": kernel.CRITICAL_SCALE,
+    "split_us": kernel.SPLIT_US,
+    "split_row_us": kernel.SPLIT_ROW_US,
+    "throttle": kernel.THROTTLE,
+    "throttle_after_us": kernel.THROTTLE_AFTER_US,
+    "l2_mb": kernel.L2_MB,
+    "row_spill_us_per_mb": kernel.ROW_SPILL_US,
+    "cache_spill_us_per_mb": kernel.CACHE_SPILL_US,
+    "cache_write_us": kernel.CACHE_WRITE_US,
+}
+_UNIT = Coefficients(*(1.0 for _ in COEFFICIENTS))
 
 
 def _fit_one(
@@ -216,7 +239,7 @@ def _fit_one(
     head_dim = calls[0].head_dim
     direction: Direction = "forward" if calls[0].direction == "forward" else "backward"
     tile_q, tile_k = traits.tile(head_dim)
-    blank = AttentionFit(direction, head_dim, tile_q, tile_k, prior, Source.MEASURED, sampled=None)
+    blank = AttentionFit(direction, head_dim, tile_q, tile_k, _UNIT, Source.MEASURED, sampled=None)
     problem = _problem(calls, blank, traits, sms)
     logs = _solve(problem, _logs(prior), _logs(_PRIOR_SPREAD, log=False))
     coefficients = Coefficients(*(float(f"{value:.5g}") for value in np.exp(logs)))
@@ -227,29 +250,33 @@ def _fit_one(
 def _problem(
     calls: list[MeasuredCall], blank: AttentionFit, traits: KernelTraits, sms: int
 ) -> _Problem:
-    forward = AttentionFit(**{**blank.__dict__, "direction": "forward"})
+    forward = replace(blank, direction="forward")
     fits = (blank,) if blank.direction == "forward" else (forward, blank)
-    model = AttentionModel("", sms, traits.packs_gqa, traits.splits_keys, fits)
-    parameters = np.stack(
+    model = AttentionModel("unit", sms, traits.packs_gqa, traits.splits_keys, fits)
+    unit = np.stack(
         [
-            model.parameters(call.q_heads, call.kv_heads, blank.head_dim, blank.direction)
+            model.parameters(
+                call.q_heads,
+                call.kv_heads,
+                blank.head_dim,
+                blank.direction,
+                cache_write=call.cache_write,
+            )
             for call in calls
         ]
     )
     lengths = [call.lengths() for call in calls]
     splits = np.concatenate([[0], np.cumsum([len(q) for q, _ in lengths])]).astype(np.int64)
+    packed = unit[:, kernel.PACKED].astype(np.int64)
     return _Problem(
         features=_features_many(
             np.concatenate([q for q, _ in lengths]),
             np.concatenate([k for _, k in lengths]),
             splits,
-            parameters,
+            unit,
         ),
-        parameters=parameters,
-        cache_elements=np.array(
-            [c.kv_heads * c.head_dim / 512 if c.cache_write else 0.0 for c in calls]
-        ),
-        splits_keys=traits.splits_keys and blank.direction == "forward",
+        unit=unit,
+        ragged=(packed & (packed - 1)) != 0,
         log_us=np.log([call.us for call in calls]),
     )
 
@@ -324,11 +351,12 @@ def _features_many(
     features = np.zeros((len(splits) - 1, kernel.FEATURES), np.float64)
     for call in range(len(splits) - 1):
         for i in range(splits[call], splits[call + 1]):
-            a, b, c, d = kernel.segment_features(q_lens[i], k_lens[i], parameters[call])
+            a, b, c, d, e = kernel.segment_features(q_lens[i], k_lens[i], parameters[call])
             features[call, 0] += a
             features[call, 1] += b
-            features[call, 2] = max(features[call, 2], c)
-            features[call, 3] += d
+            features[call, 2] += c
+            features[call, 3] = max(features[call, 3], d)
+            features[call, 4] = max(features[call, 4], e)
     return features
 
 
@@ -339,5 +367,5 @@ def _combine_many(
     times = np.empty(len(features), np.float64)
     for i in range(len(features)):
         f = features[i]
-        times[i] = kernel.combine(f[0], f[1], f[2], f[3], parameters[i])
+        times[i] = kernel.combine(f[0], f[1], f[2], f[3], f[4], parameters[i])
     return times
