@@ -63,7 +63,13 @@ def read_profile(path: Path) -> Profile:
                 else "; it is older than this program: calibrate again"
             )
         raise fields.fail("version", f"is {version!r}, but this program reads {VERSION}{age}")
-    return Profile.from_json(fields)
+    try:
+        return Profile.from_json(fields)
+    except ProfileError as error:
+        if fields.where in str(error):
+            raise
+        # Checks that a part makes of itself know nothing of files.
+        raise ProfileError(f"{fields.where}: {error}") from None
 
 
 def profile_text(profile: Profile) -> str:

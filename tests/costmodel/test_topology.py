@@ -1,0 +1,68 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from costmodel import ProfileError, Source, load_profile
+from costmodel.collectives import COLLECTIVES
+
+MB = 2**20
+
+
+@given(st.integers(1, 1024))
+def test_nodes_are_filled_alike_by_default(ranks: int) -> None:
+    per_node = load_profile("h100-sxm").network.per_node(ranks, None)
+    assert 1 <= per_node <= 8
+    assert ranks % per_node == 0
+    if ranks <= 8:
+        assert per_node == ranks
+
+
+@given(
+    st.sampled_from(COLLECTIVES),
+    st.integers(1, 8),
+    st.integers(2, 16),
+    st.integers(0, 10**11),
+)
+def test_a_group_that_spans_nodes_is_reported_and_no_faster_than_its_node(
+    name: str, per_node: int, nodes: int, size: int
+) -> None:
+    profile = load_profile("h100-sxm")
+    spanning = profile.collective_us(name, size, per_node * nodes, ranks_per_node=per_node)
+    assert spanning.source == Source.REPORTED
+    if name in ("all_gather", "reduce_scatter"):
+        assert spanning.us >= profile.collective_us(name, size, per_node).us
+
+
+def test_one_rank_a_node_is_bound_by_its_interface() -> None:
+    # 64 MB over 4 nodes of one GPU: each takes in 48 MB at 47 GB/s, in 3 steps of 14 us.
+    estimate = load_profile("h100-sxm").collective_us("all_gather", 64 * MB, 4, ranks_per_node=1)
+    assert estimate.us == pytest.approx(48 * MB / 47e3 + 3 * 14)
+
+
+def test_an_all_to_all_over_nodes_is_bound_by_each_ranks_own_interface() -> None:
+    # Each of 16 ranks sends 1/16 of its 256 MB to each of the 8 ranks on the other node.
+    estimate = load_profile("h100-sxm").collective_us("all_to_all", 256 * MB, 16)
+    assert estimate.us == pytest.approx(128 * MB / 47e3 + 14)
+
+
+def test_a_ring_over_nodes_is_bound_by_the_step_between_them() -> None:
+    estimate = load_profile("h100-sxm").collective_us("send_recv", 64 * MB, 16)
+    assert estimate.us == pytest.approx(64 * MB / 47e3 + 14)
+
+
+def test_eight_interfaces_together_keep_up_with_the_node_in_an_all_gather() -> None:
+    profile = load_profile("h100-sxm")
+    inside = profile.collective_us("all_gather", 256 * MB, 8)
+    spanning = profile.collective_us("all_gather", 256 * MB, 16)
+    assert spanning.us == pytest.approx(inside.us + 14)
+
+
+@pytest.mark.parametrize("per_node", [0, -1, 3, 16])
+def test_ranks_per_node_must_divide_the_ranks(per_node: int) -> None:
+    with pytest.raises(ProfileError, match=f"{per_node} ranks per node do not divide 8 ranks"):
+        load_profile("h100-sxm").collective_us("all_gather", MB, 8, ranks_per_node=per_node)
+
+
+def test_half_a_rank_per_node_is_refused() -> None:
+    with pytest.raises(ProfileError, match=r"ranks per node is 2\.5"):
+        load_profile("h100-sxm").collective_us("all_gather", MB, 5, ranks_per_node=2.5)  # type: ignore[arg-type]
