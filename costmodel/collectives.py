@@ -3,8 +3,8 @@
 Between two measured sizes the time is the straight line through them: alpha + beta * bytes with
 the alpha and beta of that stretch. NCCL changes protocol (LL, LL128, Simple) and channel count as
 messages grow, and within one such regime its time is a latency and a bandwidth; a single
-alpha + beta * S + gamma * sqrt(S) over all sizes errs by 8.5% on left-out sizes above 64 KB, the
-piecewise line by 5.4% (docs/research/collective-model.md). That single curve, fitted robustly, is
+alpha + beta * S + gamma * sqrt(S) over all sizes errs by 8.2% on left-out sizes above 64 KB, the
+piecewise line by 5.9% (docs/research/collective-model.md). That single curve, fitted robustly, is
 used where there is nothing to interpolate: beyond the largest size, scaled to meet it.
 
 Sizes are S as nccl-tests counts bytes: the total over ranks for all-gather and reduce-scatter; for
