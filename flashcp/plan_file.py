@@ -99,16 +99,16 @@ def save_plans(path: str | Path, file: PlanFile) -> None:
     Raises:
         OSError: the disk is full or the folder cannot be written; `path` is then as it was.
     """
-    with replace_whole(Path(path)) as temporary, pq.ParquetWriter(temporary, SHARDS) as writer:
+    schema = SHARDS.with_metadata(
+        {
+            _HEADER: json.dumps(asdict(file.header)),
+            _PACKS: _encode(_pack_table(file.plans)),
+            _DOCUMENTS: _encode(_document_table(file.rows, file.offsets)),
+        }
+    )
+    with replace_whole(Path(path)) as temporary, pq.ParquetWriter(temporary, schema) as writer:
         for first in range(0, len(file.plans), _PACKS_A_ROW_GROUP):
-            writer.write_table(_shard_table(file.plans, first))
-        writer.add_key_value_metadata(
-            {
-                _HEADER: json.dumps(asdict(file.header)),
-                _PACKS: _encode(_pack_table(file.plans)),
-                _DOCUMENTS: _encode(_document_table(file.rows, file.offsets)),
-            }
-        )
+            writer.write_table(_shard_table(file.plans, first, schema))
 
 
 def load_plans(path: str | Path) -> PlanFile:
@@ -134,7 +134,7 @@ def load_plans(path: str | Path) -> PlanFile:
     return PlanFile(header=header, plans=plans, rows=rows, offsets=offsets)
 
 
-def _shard_table(plans: list[Plan], first: int) -> pa.Table:
+def _shard_table(plans: list[Plan], first: int, schema: pa.Schema) -> pa.Table:
     group = plans[first : first + _PACKS_A_ROW_GROUP]
     pack = np.repeat(np.arange(first, first + len(group)), [plan.shards for plan in group])
     columns = [
@@ -145,7 +145,7 @@ def _shard_table(plans: list[Plan], first: int) -> pa.Table:
         np.concatenate([plan.start for plan in group]),
         np.concatenate([plan.stop for plan in group]),
     ]
-    return pa.table([pa.array(column) for column in columns], schema=SHARDS)
+    return pa.table([pa.array(column) for column in columns], schema=schema)
 
 
 def _pack_table(plans: list[Plan]) -> pa.Table:

@@ -79,8 +79,9 @@ def test_an_all_gather_strategy_is_what_its_parts_cost_alone():
         for direction in ("forward", "backward")
     }
     assert predicted.exchange_us == pytest.approx(gather + scatter, rel=0.02)
-    assert predicted.forward_us == pytest.approx(slowest["forward"], rel=1e-3)
-    assert predicted.backward_us == pytest.approx(slowest["backward"], rel=1e-3)
+    # The critical rank is the slowest with its copies, so not quite that of attention alone.
+    assert predicted.forward_us == pytest.approx(slowest["forward"], rel=0.01)
+    assert predicted.backward_us == pytest.approx(slowest["backward"], rel=0.01)
 
 
 def test_whole_documents_need_no_exchange():
@@ -165,5 +166,5 @@ def test_ranks_per_node_that_do_not_divide_are_refused():
 def test_nodes_make_the_exchange_dearer():
     plan = shard([131072], 16, "per-doc")
     one = predict(plan, replace(SETTING, ranks_per_node=16)).exchange_us
-    two = predict(plan, replace(SETTING, ranks_per_node=8)).exchange_us
-    assert two > one
+    sixteen = predict(plan, replace(SETTING, ranks_per_node=1)).exchange_us
+    assert sixteen > 2 * one
