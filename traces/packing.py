@@ -9,8 +9,9 @@ machine and for ever (see `traces.hashing`). A corpus's own order is seldom what
 bundled code trace, for one, holds all of Linux before the first file of LLVM.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from traces.packers import PACKERS, PackBy
 from traces.packers.balanced import pack_balanced
 from traces.packers.best_fit import pack_best_fit
 from traces.packers.concat import pack_concat
+from traces.packers.pieces import Packed
 from traces.packers.truncate import pack_truncate
 from traces.trace import Trace
 from traces.validation import MAX_LENGTH_TOKENS
@@ -113,20 +115,47 @@ def pack(
     trace = lengths if isinstance(lengths, Trace) else Trace("lengths", np.asarray(lengths))
     _check(by, context_tokens=context_tokens, packs=packs, buffer_packs=buffer_packs,
            packs_per_batch=packs_per_batch)  # fmt: skip
-    rows = shuffled_rows(trace.documents, seed)
+    packer = _packer(
+        by,
+        seed=seed or 0,
+        buffer_packs=buffer_packs,
+        packs_per_batch=packs_per_batch,
+        outlier_tokens=outlier_tokens,
+    )
     limit = trace.tokens if packs is None else int(packs)  # a pack holds at least one token
-    ordered = (trace.lengths, rows, context_tokens, limit)
+    # Few packs of a long trace need few of its documents: sort no more than those.
+    first = int(min(trace.documents, _documents_for(trace, limit * context_tokens)))
+    while True:
+        rows = shuffled_rows(trace.documents, seed, first=first)
+        packed = packer(trace.lengths, rows, context_tokens, limit)
+        if not packed.read_all or rows.size == trace.documents:
+            break
+        first = min(trace.documents, 4 * first)
+    fields = packed._asdict()
+    del fields["read_all"]
+    return Packing(context_tokens, **fields)
+
+
+def _documents_for(trace: Trace, tokens: int) -> float:
+    """Return how many documents should be enough for so many tokens, with something to spare."""
+    return 1000 + 1.5 * tokens * trace.documents / trace.tokens
+
+
+def _packer(
+    by: str,
+    *,
+    seed: int,
+    buffer_packs: int,
+    packs_per_batch: int,
+    outlier_tokens: Sequence[int] | None,
+) -> Callable[[NDArray[np.int32], NDArray[np.int64], int, int], Packed]:
     if by == "concat":
-        packed = pack_concat(*ordered)
-    elif by == "truncate":
-        packed = pack_truncate(*ordered)
-    elif by == "best-fit":
-        packed = pack_best_fit(*ordered, seed=seed or 0, buffer_packs=buffer_packs)
-    else:
-        packed = pack_balanced(
-            *ordered, packs_per_batch=packs_per_batch, outlier_tokens=outlier_tokens
-        )
-    return Packing(context_tokens, *packed)
+        return pack_concat
+    if by == "truncate":
+        return pack_truncate
+    if by == "best-fit":
+        return partial(pack_best_fit, seed=seed, buffer_packs=buffer_packs)
+    return partial(pack_balanced, packs_per_batch=packs_per_batch, outlier_tokens=outlier_tokens)
 
 
 def _check(by: str, **counts: int | None) -> None:

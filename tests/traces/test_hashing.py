@@ -1,3 +1,5 @@
+from unittest.mock import patch
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,6 +36,19 @@ def test_no_two_rows_share_a_hash_and_orders_are_permutations(seed, count):
 @given(seed=st.integers(0, 2**64), short=st.integers(0, 50), more=st.integers(0, 50))
 def test_more_rows_do_not_change_the_hashes_of_the_first(seed, short, more):
     assert np.array_equal(hashes(seed, short), hashes(seed, short + more)[:short])
+
+
+@given(
+    seed=st.integers(0, 5),
+    documents=st.integers(1, 3000),
+    first=st.integers(1, 3000),
+    slice_rows=st.sampled_from([7, 500, 4096]),
+)
+def test_the_first_rows_of_the_order_are_had_without_the_rest(seed, documents, first, slice_rows):
+    with patch("traces.hashing._SLICE", slice_rows):
+        rows = shuffled_rows(documents, seed, first=first)
+    assert np.array_equal(rows, shuffled_rows(documents, seed)[:first])
+    assert rows.dtype == np.int64
 
 
 def test_uniforms_lie_strictly_between_0_and_1_and_are_uniform():

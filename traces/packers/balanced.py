@@ -72,7 +72,7 @@ def pack_balanced(
         builder.add(waiting.take(placed), pack_of[placed])
         waiting = waiting.take(~placed)
     builder.held_documents += waiting.lengths.size + len(queues)
-    return builder.packed()
+    return builder.packed(read_all=stream.exhausted())
 
 
 class _OutlierQueues:

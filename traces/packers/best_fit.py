@@ -54,7 +54,7 @@ def pack_best_fit(
         builder.add(pieces, rank[pack_of])
         buffers += 1
     builder.held_documents += carried.rows.size
-    return builder.packed()
+    return builder.packed(read_all=stream.exhausted())
 
 
 def _fit(lengths: NDArray[np.int32], window: int) -> NDArray[np.int64]:

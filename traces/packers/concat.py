@@ -20,7 +20,7 @@ def pack_concat(
 ) -> Packed:
     """Pack [documents] `lengths`, taken in the order of `rows`, into at most `limit` packs."""
     empty = np.zeros(0, dtype=np.int64)
-    packs, pieces, left_tokens, left_documents = _walk(
+    packs, pieces, left_tokens, left_documents, read = _walk(
         lengths, rows, context_tokens, limit, (empty, np.zeros(0, np.int32), empty, empty)
     )
     out = (
@@ -30,7 +30,7 @@ def pack_concat(
         np.zeros(pieces, dtype=np.int64),
     )
     _walk(lengths, rows, context_tokens, limit, out)
-    return Packed(*out, left_documents, left_tokens)
+    return Packed(*out, read == rows.size, left_documents, left_tokens)
 
 
 @jit
@@ -40,20 +40,23 @@ def _walk(
     window: int,
     limit: int,
     out: tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]],
-) -> tuple[int, int, int, int]:
+) -> tuple[int, int, int, int, int]:
     """Walk the documents, writing splits, lengths, rows and offsets where `out` has room.
 
     Returns:
-        Packs, their pieces, and the tokens and whole documents of the last, dropped pack.
+        Packs, their pieces, the tokens and whole documents of the last, dropped pack, and the
+        documents read.
     """
     splits, out_lengths, out_rows, out_offsets = out
     packs = 0
     piece = 0  # pieces of finished packs and of the one being filled
     sealed = 0  # pieces of finished packs
+    read = 0
     whole = 0  # documents that begin in the pack being filled
     used = 0
     for index in range(rows.size):
         row = rows[index]
+        read += 1
         length = int(lengths[row])
         offset = 0
         while offset < length and packs < limit:
@@ -79,5 +82,5 @@ def _walk(
     if packs == 0:
         if splits.size > 1:
             splits[1] = piece
-        return 1, piece, 0, 0
-    return packs, sealed, used, whole
+        return 1, piece, 0, 0, read
+    return packs, sealed, used, whole, read

@@ -9,12 +9,13 @@ from traces._jit import jit
 
 
 class Packed(NamedTuple):
-    """A packer's result, field by field what `traces.Packing` documents."""
+    """A packer's result: what `traces.Packing` documents, and whether the packer read all rows."""
 
     splits: NDArray[np.int64]
     lengths: NDArray[np.int32]
     rows: NDArray[np.int64]
     offsets: NDArray[np.int64]
+    read_all: bool
     dropped_documents: int = 0
     dropped_tokens: int = 0
     held_documents: int = 0
@@ -128,10 +129,10 @@ class PackBuilder:
         self.packs += counts.size
         self.held_documents += pack_of.size - kept
 
-    def packed(self) -> Packed:
+    def packed(self, *, read_all: bool) -> Packed:
         """Return all that was added."""
         counts = np.concatenate(self._counts)
         splits = np.zeros(counts.size + 1, dtype=np.int64)
         np.cumsum(counts, out=splits[1:])
         pieces = joined(self._parts)
-        return Packed(splits, *pieces, held_documents=self.held_documents)
+        return Packed(splits, *pieces, read_all, held_documents=self.held_documents)

@@ -17,14 +17,14 @@ def pack_truncate(
     lengths: NDArray[np.int32], rows: NDArray[np.int64], context_tokens: int, limit: int
 ) -> Packed:
     """Pack [documents] `lengths`, taken in the order of `rows`, into at most `limit` packs."""
-    packs, pieces, tokens, documents = _walk(
+    packs, pieces, tokens, documents, read = _walk(
         lengths, rows, context_tokens, limit, (np.zeros(0, np.int64), np.zeros(0, np.int32))
     )
     out = (np.zeros(packs + 1, dtype=np.int64), np.zeros(pieces, dtype=np.int32))
     _walk(lengths, rows, context_tokens, limit, out)
     # Each document gives one piece, its start, so the pieces are the first rows in order.
     offsets = np.zeros(pieces, dtype=np.int64)
-    return Packed(*out, rows[:pieces].copy(), offsets, documents, tokens)
+    return Packed(*out, rows[:pieces].copy(), offsets, read == rows.size, documents, tokens)
 
 
 @jit
@@ -34,11 +34,11 @@ def _walk(
     window: int,
     limit: int,
     out: tuple[NDArray[np.int64], NDArray[np.int32]],
-) -> tuple[int, int, int, int]:
+) -> tuple[int, int, int, int, int]:
     """Walk the documents, writing splits and lengths where `out` has room.
 
     Returns:
-        Packs, their pieces, the tokens dropped and the whole documents dropped.
+        Packs, their pieces, the tokens dropped, the whole documents dropped and the documents read.
     """
     splits, out_lengths = out
     packs = 0
@@ -65,5 +65,5 @@ def _walk(
     if packs == 0:
         if splits.size > 1:
             splits[1] = piece
-        return 1, piece, cut, 0
-    return packs, sealed, cut + used, piece - sealed
+        return 1, piece, cut, 0, piece
+    return packs, sealed, cut + used, piece - sealed, piece
