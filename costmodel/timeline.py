@@ -1,10 +1,10 @@
 """What every rank does when: one clock a rank and stream, advanced by the work put on it.
 
 An entry starts when its stream is free and what it waits for has ended; a collective starts when
-the last rank has arrived and ends everywhere at once; a ring step hands data to the next rank, so it
-waits for both ends. The same entries give the predicted time (the last end), its parts (along the
-rank that ends last), and the picture. Entries are arrays over ranks: a plan at CP 8 takes tens of
-microseconds to schedule, not a Python object for each rank and kernel.
+the last rank has arrived and ends everywhere at once; a ring step hands data to the next rank, so
+it waits for both ends. The same entries give the predicted time (the last end), its parts (along
+the rank that ends last), and the picture. Entries are arrays over ranks: a plan at CP 8 takes tens
+of microseconds to schedule, not a Python object for each rank and kernel.
 """
 
 from dataclasses import dataclass
@@ -64,7 +64,8 @@ class Timeline:
     @property
     def ends_us(self) -> Clock:
         """When each rank ends, [ranks]."""
-        return np.max(list(self._clocks.values()), axis=0)
+        ends: Clock = np.max(list(self._clocks.values()), axis=0)
+        return ends
 
     @property
     def total_us(self) -> float:

@@ -4,8 +4,9 @@
 
     trace = flashcp.load_trace("papers")
     packing = flashcp.pack(trace, 131072)
-    plan = flashcp.plan(packing.document_lengths(0), cp=8)
-    print(flashcp.measure(plan).imbalance, flashcp.predict(plan, flashcp.default_setting()).total_us)
+    setting = flashcp.default_setting()
+    plan = flashcp.plan(packing.document_lengths(0), cp=8, setting=setting)
+    print(flashcp.measure(plan).imbalance, flashcp.predict(plan, setting).total_us)
 
 Names are loaded when first used, so that importing the package costs nothing.
 """

@@ -1,8 +1,8 @@
 """Plans every pack with every strategy and gathers what each costs, over several processes.
 
-Packs go to the processes in blocks and come back in order, so the result does not depend on how many
-processes there were. Columns are arrays over packs: a hundred thousand packs take megabytes. Planning
-is timed by itself, a plan at a time, as a training job would do it.
+Packs go to the processes in blocks and come back in order, so the result does not depend on how
+many processes there were. Columns are arrays over packs: a hundred thousand packs take megabytes.
+Planning is timed by itself, a plan at a time, as a training job would do it.
 """
 
 import multiprocessing

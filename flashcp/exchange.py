@@ -43,7 +43,10 @@ def non_last_tokens(
 
     Args:
         lengths: tokens of each packed document, [documents].
-        document, rank, start, stop: the shards, [shards].
+        document: each shard's document, [shards].
+        rank: its rank, [shards].
+        start: its first token, [shards].
+        stop: one past its last token, [shards].
         cp: ranks.
 
     Returns:
@@ -70,7 +73,10 @@ def needed_tokens(
     shard sends it once to every other rank that holds a later shard of that document.
 
     Args:
-        document, rank, start, stop: canonical shards, [shards].
+        document: each shard's document, [shards]; shards are canonical.
+        rank: its rank, [shards].
+        start: its first token, [shards].
+        stop: one past its last token, [shards].
         cp: ranks.
 
     Returns:

@@ -72,7 +72,8 @@ def padded_work(
     """Count each rank's query-key pairs when every touched 128x128 tile is computed whole.
 
     Args:
-        start, stop: shards in rank order, [shards].
+        start: each shard's first token, in rank order, [shards].
+        stop: one past its last token, [shards].
         rank_splits: rank r holds the shards rank_splits[r]:rank_splits[r + 1], [ranks + 1].
 
     Returns:

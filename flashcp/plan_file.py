@@ -1,9 +1,9 @@
 """The plan file: the shards of every pack, in one Parquet file that is written whole or not at all.
 
 One row a shard, in each rank's local order. What is said once for the file, for each pack and for
-each document travels in the file's own metadata, so that a plan cannot be parted from the trace rows
-it was made for. Loading checks everything, each pack's shards and fingerprint included: ranks trust
-what they load. See docs/plan-file.md for the format.
+each document travels in the file's own metadata, so that a plan cannot be parted from the trace
+rows it was made for. Loading checks everything, each pack's shards and fingerprint included: ranks
+trust what they load. See docs/plan-file.md for the format.
 """
 
 import base64
@@ -84,7 +84,7 @@ class PlanFile:
         header: what is said once for all.
         plans: one a pack.
         rows: for each pack, the trace row of each document, int64 [documents].
-        offsets: for each pack, the tokens of that trace row before each document, int64 [documents].
+        offsets: for each pack, the tokens of that trace row before each document, int64, likewise.
     """
 
     header: Header
@@ -149,9 +149,7 @@ def _shard_table(plans: list[Plan], first: int, schema: pa.Schema) -> pa.Table:
 
 
 def _pack_table(plans: list[Plan]) -> pa.Table:
-    rows = [
-        (plan.strategy, plan.exchange.value, plan.overlap, plan.fingerprint) for plan in plans
-    ]
+    rows = [(plan.strategy, plan.exchange.value, plan.overlap, plan.fingerprint) for plan in plans]
     return pa.table([list(column) for column in zip(*rows, strict=True)], schema=PACKS)
 
 
@@ -175,11 +173,9 @@ def _encode(table: pa.Table) -> bytes:
     return base64.b64encode(sink.getvalue())
 
 
-def _decode(
-    path: Path, metadata: dict[bytes, bytes], key: bytes, schema: pa.Schema
-) -> pa.Table:
+def _decode(path: Path, metadata: dict[bytes, bytes], key: bytes, schema: pa.Schema) -> pa.Table:
     if key not in metadata:
-        raise PlanError(f"{path} lacks the metadata {key.decode()!r}: it is no plan file of flashcp")
+        raise PlanError(f"{path} lacks the metadata {key.decode()!r}: it is no plan file")
     try:
         with pa.ipc.open_stream(base64.b64decode(metadata[key], validate=True)) as reader:
             table = reader.read_all()
@@ -192,7 +188,7 @@ def _decode(
 
 def _header(path: Path, metadata: dict[bytes, bytes]) -> Header:
     if _HEADER not in metadata:
-        raise PlanError(f"{path} lacks the metadata 'flashcp': it is no plan file of flashcp")
+        raise PlanError(f"{path} lacks the metadata 'flashcp': it is no plan file")
     try:
         values = json.loads(metadata[_HEADER])
     except ValueError as error:

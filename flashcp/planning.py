@@ -1,4 +1,4 @@
-"""Makes the plan of a pack by any strategy: the one entrance for the command line and the library."""
+"""Makes the plan of a pack by any strategy: the one entrance for commands and library."""
 
 from typing import TYPE_CHECKING
 
@@ -31,15 +31,16 @@ def plan(
     """
     if strategy != AUTO:
         return shard(lengths, cp, strategy)
-    from flashcp.auto import auto_plan
+    # The search, and what it predicts with, are more than the fixed strategies need.
+    from flashcp.auto import auto_plan  # noqa: PLC0415
 
     return auto_plan(lengths, cp, setting or default_setting())
 
 
 def default_setting() -> "Setting":
     """Return the setting that commands and functions assume: h100-sxm and llama3-8b."""
-    from costmodel.model_shape import load_model
-    from costmodel.profile_file import load_profile
-    from flashcp.prediction import Setting
+    from costmodel.model_shape import load_model  # noqa: PLC0415
+    from costmodel.profile_file import load_profile  # noqa: PLC0415
+    from flashcp.prediction import Setting  # noqa: PLC0415
 
     return Setting(profile=load_profile("h100-sxm"), model=load_model("llama3-8b"))

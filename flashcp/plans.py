@@ -87,8 +87,8 @@ class Plan:
         )
 
     @cached_property
-    def needed_tokens(self) -> "tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]":
-        """Tokens each rank sends, receives and joins if it gets only what it attends to, [cp] each.
+    def needed_tokens(self) -> "tuple[NDArray[np.int64], ...]":
+        """Tokens each rank sends, receives, joins if it gets only what it attends to, [cp] each.
 
         See `flashcp.exchange.needed_tokens`.
         """
@@ -97,7 +97,9 @@ class Plan:
     @cached_property
     def fingerprint(self) -> str:
         """16 hexadecimal digits, the same wherever the same plan was made."""
-        digest = hashlib.sha256(f"flashcp plan 1 {self.cp} {self.exchange} {self.overlap:d}".encode())
+        digest = hashlib.sha256(
+            f"flashcp plan 1 {self.cp} {self.exchange} {self.overlap:d}".encode()
+        )
         for array in (self.lengths, self.document, self.rank, self.start, self.stop):
             digest.update(np.int64(array.size).astype("<i8").tobytes())
             digest.update(array.astype("<i4").tobytes())

@@ -3,9 +3,9 @@
 Forward: copy what others need into the send buffer's layout, exchange KV, attend. Backward: attend,
 then send dK and dV back the way KV came, and copy them into place. A ring interleaves N attention
 steps with N-1 transfers and merges partial outputs by log-sum-exp. Forward and backward each begin
-in step on all ranks, because every layer's exchange waits for the slowest rank. Everything is queued
-on a `Timeline`, whose last end is the predicted time and whose entries along the slowest rank are
-its parts, so that parts always sum to the total.
+in step on all ranks, because every layer's exchange waits for the slowest rank. Everything is
+queued on a `Timeline`, whose last end is the predicted time and whose entries along the slowest
+rank are its parts, so that parts always sum to the total.
 """
 
 from dataclasses import dataclass
@@ -191,8 +191,8 @@ class _Run:
             np.cumsum(chosen, out=before[1:])
             start, stop, splits = start[chosen], stop[chosen], before[splits]
         parameters = self.setting.attention_parameters(direction)
-        us = attention_us(stop - start, stop, splits, parameters)
-        return us
+        q_lens, k_lens = (stop - start).astype(np.int64), stop.astype(np.int64)
+        return attention_us(q_lens, k_lens, splits, parameters)
 
     def _slowed(self, us: Clock, exchange_us: float) -> Clock:
         """Return the time of attention beside which an exchange runs until it ends."""
@@ -222,7 +222,7 @@ class _Run:
         joined = plan.needed_tokens[2]
         return (
             copies.us_array(packed * self.kv_bytes, nothing, "in-place"),
-            copies.us_array(joined * self.kv_bytes, nothing, "in-place"),
+            copies.us_array(joined.astype(np.float64) * self.kv_bytes, nothing, "in-place"),
         )
 
     def _sent_tokens(self) -> Clock:

@@ -23,7 +23,9 @@ def ring_segments(
     """List the segments of every call of steps 1 to N-1.
 
     Args:
-        document, start, stop: canonical shards, [shards].
+        document: each shard's document, [shards]; shards are canonical.
+        start: its first token, [shards].
+        stop: one past its last token, [shards].
         rank_splits: rank r holds the shards rank_splits[r]:rank_splits[r + 1], [N + 1].
 
     Returns:
@@ -80,7 +82,9 @@ def local_segments(
     """List the segments of step 0: each rank's tokens of a document attend to one another.
 
     Args:
-        document, start, stop: canonical shards, [shards].
+        document: each shard's document, [shards]; shards are canonical.
+        start: its first token, [shards].
+        stop: one past its last token, [shards].
         rank_splits: rank r holds the shards rank_splits[r]:rank_splits[r + 1], [N + 1].
 
     Returns:

@@ -57,8 +57,8 @@ class LazyGroup(click.Group):
 )
 @click.version_option(package_name="flashcp", prog_name="flashcp")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def cli(debug: bool) -> None:  # noqa: ARG001 - read by flashcp_cli.boundary from the arguments
-    """Plan, predict and execute context parallelism for packed documents.
+def cli(debug: bool) -> None:
+    r"""Plan, predict and execute context parallelism for packed documents.
 
     \b
     flashcp trace show papers                 what the document lengths look like

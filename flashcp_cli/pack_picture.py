@@ -11,6 +11,8 @@ import numpy as np
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from flashcp.plans import Plan
 
 COLOURS = ("red", "green", "yellow", "blue", "magenta", "cyan")
@@ -50,7 +52,7 @@ def _shown(cp: int) -> range:
     return range(min(cp, MOST_ROWS))
 
 
-def _cells(plan: "Plan", rank: int, cells: int, cut: "np.ndarray[tuple[int], np.dtype[np.bool_]]") -> Text:
+def _cells(plan: "Plan", rank: int, cells: int, cut: "NDArray[np.bool_]") -> Text:
     """Return the rank's local tokens as coloured letters, neighbours in different colours."""
     first, last = plan.rank_splits[rank], plan.rank_splits[rank + 1]
     sizes = (plan.stop - plan.start)[first:last]

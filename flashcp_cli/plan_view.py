@@ -37,8 +37,8 @@ def _heading(summary: dict[str, Any]) -> list[Text]:
         Text(
             f"{trace['name']}: {packing['packs']:,} packs of {_size(packing['context_tokens'])} "
             f"({packing['by']}, {packing['documents_per_pack']:.0f} documents each) over {ranks} "
-            f"of {summary['hardware']}, {model['name']} {model['q_heads']}:{model['kv_heads']} heads "
-            f"of {model['head_dim']}",
+            f"of {summary['hardware']}, {model['name']} {model['q_heads']}:{model['kv_heads']} "
+            f"heads of {model['head_dim']}",
             style="bold",
         )
     ]
@@ -131,11 +131,11 @@ def _notes(summary: dict[str, Any]) -> list[Text]:
     return [
         Text(line, style="dim")
         for line in (
-            "Milliseconds of one attention layer: forward + backward, slowest rank, mean over packs.",
+            "Milliseconds of one attention layer, forward + backward, slowest rank, mean of packs.",
             "KV moved: share of a full all-gather, by the strategy's own exchange, by the paper's",
-            "Eq. 5, and by what ranks attend to. padded: largest rank's work in whole 128x128 tiles",
-            f"over the mean. bound: {summary['bound_us'] / 1000:.2f} ms, below which no plan can be.",
-            layer,
+            "Eq. 5, and by what ranks attend to. padded: largest rank's work in whole 128x128",
+            "tiles over the mean.",
+            f"bound: {summary['bound_us'] / 1000:.2f} ms, below which no plan can be. {layer}",
             f"Where times come from: {parts}.",
         )
     ]

@@ -8,6 +8,7 @@ takes the best predicted of the others, see `flashcp.auto`.
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -86,9 +87,10 @@ def shard(lengths: ArrayLike, cp: int, strategy: str) -> Plan:
     )
 
 
-def check_cp(cp: int) -> None:
+def check_cp(cp: Any) -> None:
     """Refuse a CP degree that is not a whole number from 1 to 1,024."""
-    if isinstance(cp, bool) or not isinstance(cp, (int, np.integer)) or not 1 <= cp <= MOST_RANKS:
+    whole = isinstance(cp, int | np.integer) and not isinstance(cp, bool)
+    if not (whole and int(cp) in range(1, MOST_RANKS + 1)):
         raise PlanError(f"CP degree {cp!r} is not a whole number in 1..{MOST_RANKS}")
 
 

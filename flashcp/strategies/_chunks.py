@@ -3,8 +3,8 @@
 Chunk ids run from 0 to K-1. The first leftover token of a length goes to the chunk id where the
 previous length's leftovers ended, so over a whole pack every chunk id gets the same number of
 tokens, give or take one. With K = 2N chunks and rank r taking ids r and 2N-1-r, any window of
-consecutive ids also leaves the ranks within one token of each other: WLB-LLM's rule, exact for every
-length and every N.
+consecutive ids also leaves the ranks within one token of each other: WLB-LLM's rule, exact for
+every length and every N.
 """
 
 from costmodel._jit import jit

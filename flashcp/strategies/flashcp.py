@@ -49,8 +49,8 @@ def flashcp_shards(lengths: NDArray[np.int32], cp: int) -> Rows:
     """
     longest_first = np.argsort(-lengths.astype(np.int64), kind="mergesort")
     best = np.empty((0, 4), dtype=np.int32)
-    best_work = np.int64(-1)
-    total_work = np.int64(0)
+    best_work = -1
+    total_work = 0
     for length in lengths:
         total_work += work_of(0, length)
     for giants in range(lengths.size + 1):
@@ -106,7 +106,7 @@ def _place(
         rows[count, 3] = lengths[document]
         count += 1
     count = _equalise(rows, fixed, count, tokens, work, _targets(tokens, filled))
-    return rows[:count], work.max()
+    return rows[:count], int(work.max())
 
 
 @jit

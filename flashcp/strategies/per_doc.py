@@ -1,9 +1,9 @@
 """Per-Doc, ring and zigzag: every document cut evenly over all ranks.
 
 Per-Doc (WLB-LLM) and ring with zigzag share one cut: 2N chunks of every document, rank r taking
-chunks r and 2N-1-r, so that each rank has equal tokens and nearly equal work of every document. They
-differ in how KV travels. Plain ring cuts N chunks, which leaves the last rank with 2 - 1/N times the
-mean work. All three make slivers of short documents.
+chunks r and 2N-1-r, so that each rank has equal tokens and nearly equal work of every document.
+They differ in how KV travels. Plain ring cuts N chunks, which leaves the last rank with 2 - 1/N
+times the mean work. All three make slivers of short documents.
 """
 
 import numpy as np

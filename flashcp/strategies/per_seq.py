@@ -34,10 +34,10 @@ def per_seq_shards(lengths: NDArray[np.int32], cp: int) -> Rows:
         for chunk in (rank, chunks - 1 - rank):
             begin = chunk_start(tokens, chunks, 0, chunk)
             end = chunk_start(tokens, chunks, 0, chunk + 1)
-            document = np.searchsorted(first, begin, side="right") - 1
+            document = int(np.searchsorted(first, begin, side="right")) - 1
             while document < lengths.size and first[document] < end:
-                start = max(begin - first[document], 0)
-                stop = min(end - first[document], lengths[document])
+                start = max(begin - int(first[document]), 0)
+                stop = min(end - int(first[document]), int(lengths[document]))
                 count = append(rows, count, rank, document, start, stop)
                 document += 1
     return rows[:count].copy()

@@ -10,9 +10,9 @@ def lengths(most_documents: int = 24) -> st.SearchStrategy[NDArray[np.int32]]:
     sliver = st.integers(1, 3)
     middle = st.integers(1, 200)
     giant = st.integers(1_000, 70_000)
-    return st.lists(
-        st.one_of(sliver, middle, giant), min_size=1, max_size=most_documents
-    ).map(lambda values: np.array(values, dtype=np.int32))
+    return st.lists(st.one_of(sliver, middle, giant), min_size=1, max_size=most_documents).map(
+        lambda values: np.array(values, dtype=np.int32)
+    )
 
 
 def cp_degrees(most: int = 17) -> st.SearchStrategy[int]:

@@ -1,4 +1,4 @@
-"""A plan file holds every plan as it was, is written whole or not at all, and is checked on loading."""
+"""A plan file holds every plan as it was, is written whole or not at all, is checked on loading."""
 
 import json
 import os
@@ -108,34 +108,54 @@ def header_with(path, **changes):
     return json.dumps({**header, **changes}).encode()
 
 
+def header(**changes):
+    return lambda path: rewrite(path, metadata={b"flashcp": header_with(path, **changes)})
+
+
+def metadata(key, value):
+    return lambda path: rewrite(path, metadata={key: value})
+
+
+def cell(column, value):
+    return lambda path: rewrite(path, column, value)
+
+
+def content(change):
+    return lambda path: path.write_bytes(change(path.read_bytes()))
+
+
+def without_rank(path):
+    pq.write_table(pq.read_table(path).drop_columns("rank"), path)
+
+
 CASES = {
-    "another format version": (lambda p: rewrite(p, metadata={b"flashcp": header_with(p, format_version=2)}), "version 2"),
-    "no format version": (lambda p: rewrite(p, metadata={b"flashcp": b"{}"}), "version None"),
-    "a header of another type": (lambda p: rewrite(p, metadata={b"flashcp": header_with(p, cp="8")}), "'cp' is '8'"),
-    "a header that is no JSON": (lambda p: rewrite(p, metadata={b"flashcp": b"{"}), "not JSON"),
-    "a header that is a list": (lambda p: rewrite(p, metadata={b"flashcp": b"[]"}), "version None"),
-    "no header": (lambda p: rewrite(p, metadata={b"flashcp": None}), "lacks the metadata 'flashcp'"),
-    "no packs": (lambda p: rewrite(p, metadata={b"flashcp.packs": None}), "flashcp.packs"),
-    "broken packs": (lambda p: rewrite(p, metadata={b"flashcp.packs": b"%%"}), "flashcp.packs"),
-    "broken documents": (lambda p: rewrite(p, metadata={b"flashcp.documents": b"AAAA"}), "flashcp.documents"),
-    "fewer ranks than rows say": (lambda p: rewrite(p, metadata={b"flashcp": header_with(p, cp=3)}), "pack 0: shard"),
-    "CP 0": (lambda p: rewrite(p, metadata={b"flashcp": header_with(p, cp=0)}), "CP degree 0"),
-    "a rank too far": (lambda p: rewrite(p, "rank", 9), "rank 9"),
-    "a rank out of order": (lambda p: rewrite(p, "rank", 0), "out of rank order"),
-    "an empty shard": (lambda p: rewrite(p, "stop", 0), "pack 1: shard"),
-    "a shard past its document": (lambda p: rewrite(p, "stop", 5000), "document of 4093"),
-    "a gap": (lambda p: rewrite(p, "start", 2559), "due"),
-    "another length": (lambda p: rewrite(p, "length", 4094), "has length"),
-    "a document too far": (lambda p: rewrite(p, "document", 3), "pack 1"),
-    "a document below 0": (lambda p: rewrite(p, "document", -1), "below 0"),
-    "a pack too far": (lambda p: rewrite(p, "pack", 2), "column pack"),
-    "packs in disorder": (lambda p: rewrite(p, "pack", 0), "column pack"),
-    "a missing column": (lambda p: pq.write_table(pq.read_table(p).drop_columns("rank"), p), "the columns"),
-    "an empty file": (lambda p: p.write_bytes(b""), "no Parquet file"),
-    "another kind of file": (lambda p: p.write_text("pack,rank\n"), "no Parquet file"),
-    "a file cut short": (lambda p: p.write_bytes(p.read_bytes()[:-20]), "no Parquet file"),
-    "a file cut in the middle": (lambda p: p.write_bytes(p.read_bytes()[:200]), "no Parquet file"),
-}  # fmt: skip
+    "another format version": (header(format_version=2), "version 2"),
+    "no format version": (metadata(b"flashcp", b"{}"), "version None"),
+    "a header of another type": (header(cp="8"), "'cp' is '8'"),
+    "a header that is no JSON": (metadata(b"flashcp", b"{"), "not JSON"),
+    "a header that is a list": (metadata(b"flashcp", b"[]"), "version None"),
+    "no header": (metadata(b"flashcp", None), "lacks the metadata 'flashcp'"),
+    "no packs": (metadata(b"flashcp.packs", None), "flashcp.packs"),
+    "broken packs": (metadata(b"flashcp.packs", b"%%"), "flashcp.packs"),
+    "broken documents": (metadata(b"flashcp.documents", b"AAAA"), "flashcp.documents"),
+    "fewer ranks than rows say": (header(cp=3), "pack 0: shard"),
+    "CP 0": (header(cp=0), "CP degree 0"),
+    "a rank too far": (cell("rank", 9), "rank 9"),
+    "a rank out of order": (cell("rank", 0), "out of rank order"),
+    "an empty shard": (cell("stop", 0), "pack 1: shard"),
+    "a shard past its document": (cell("stop", 5000), "document of 4093"),
+    "a gap": (cell("start", 2559), "due"),
+    "another length": (cell("length", 4094), "has length"),
+    "a document too far": (cell("document", 3), "pack 1"),
+    "a document below 0": (cell("document", -1), "below 0"),
+    "a pack too far": (cell("pack", 2), "column pack"),
+    "packs in disorder": (cell("pack", 0), "column pack"),
+    "a missing column": (without_rank, "the columns"),
+    "an empty file": (content(lambda _: b""), "no Parquet file"),
+    "another kind of file": (content(lambda _: b"pack,rank\n"), "no Parquet file"),
+    "a file cut short": (content(lambda whole: whole[:-20]), "no Parquet file"),
+    "a file cut in the middle": (content(lambda whole: whole[:200]), "no Parquet file"),
+}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -153,8 +173,8 @@ def test_a_plan_changed_after_it_was_written_is_refused(tmp_path):
     """Valid shards, but not those that were saved: the fingerprint tells."""
     save_plans(tmp_path / "a", plan_file([[4000, 96]], strategy="per-doc"))
     save_plans(tmp_path / "b", plan_file([[4000, 96]], strategy="per-seq"))
-    metadata = pq.read_schema(tmp_path / "a").metadata
-    pq.write_table(pq.read_table(tmp_path / "b").replace_schema_metadata(metadata), tmp_path / "c")
+    entries = pq.read_schema(tmp_path / "a").metadata
+    pq.write_table(pq.read_table(tmp_path / "b").replace_schema_metadata(entries), tmp_path / "c")
     with pytest.raises(PlanError, match="changed after it was written"):
         load_plans(tmp_path / "c")
 
@@ -184,7 +204,7 @@ def test_a_full_disk_is_one_line_and_exit_1_with_nothing_left_behind(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "flashcp_cli", "plan", "papers", "--packs", "150", "--strategy",
          "per-doc", "--compare", "per-doc", "--processes", "1", "--out", str(tmp_path / "p")],
-        capture_output=True, text=True, check=False, preexec_fn=limit,  # noqa: PLW1509 - no threads
+        capture_output=True, text=True, check=False, preexec_fn=limit,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
     assert done.stderr.startswith("flashcp: ")

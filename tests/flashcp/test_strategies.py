@@ -1,4 +1,4 @@
-"""Every strategy cuts every pack exactly: each token once, ranks equal, the same bytes everywhere."""
+"""Every strategy cuts every pack exactly: each token once, ranks equal, the same everywhere."""
 
 import subprocess
 import sys

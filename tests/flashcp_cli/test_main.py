@@ -50,7 +50,9 @@ def test_the_groups_lines_are_those_of_the_commands():
         assert line in output
 
 
-@pytest.mark.parametrize("words", [["-h"], ["plan", "-h"], ["trace", "show", "-h"], ["hardware", "-h"]])
+@pytest.mark.parametrize(
+    "words", [["-h"], ["plan", "-h"], ["trace", "show", "-h"], ["hardware", "-h"]], ids=" ".join
+)
 def test_help_imports_nothing_heavy(words):
     """What keeps `flashcp plan -h` under 0.3 s; time itself is measured in benchmarks/."""
     code = (
@@ -62,9 +64,7 @@ def test_help_imports_nothing_heavy(words):
         "    heavy = {'numpy', 'pandas', 'pyarrow', 'numba', 'torch', 'rich', 'scipy'}\n"
         "    print('heavy:', sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert done.stderr.strip() == "heavy: []"
 
@@ -78,9 +78,7 @@ def test_planning_never_imports_torch():
         "finally:\n"
         "    print('torch' in sys.modules, file=sys.stderr)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.strip() == "False"
 
 
