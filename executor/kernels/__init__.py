@@ -1,0 +1,174 @@
+"""Attention kernels behind one interface; which one is used is found out once a device and dtype.
+
+On a CPU torch's flash attention. On a GPU, in half precision, the first of flash-attn 4, 3, 2 and
+torch's own that is installed and agrees with the float64 oracle on a small call with prefixes and
+shared KV heads; in float32 and float64 plain matrix products. A kernel that is there but wrong, or
+does not know the device, is thereby passed over rather than trusted.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from executor.errors import RunError
+from executor.kernels import gpu
+from executor.kernels.cpu import CpuKernel
+from executor.kernels.plain import ORACLE, PlainKernel
+from executor.kernels.segments import Pair, Segments, Triple
+
+__all__ = [
+    "ORACLE",
+    "Kernel",
+    "PlainKernel",
+    "Segments",
+    "disagreement",
+    "first_that_agrees",
+    "relative_error",
+    "select",
+]
+
+
+class Kernel(Protocol):
+    """Varlen attention of many segments in one call.
+
+    Shapes: T query tokens, K key tokens, Hq query heads, Hkv key/value heads, D head size.
+    """
+
+    @property
+    def name(self) -> str:
+        """The kernel and its release, as reports show it."""
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, segments: Segments, scale: float) -> Pair:
+        """Attend.
+
+        Args:
+            q: queries [T, Hq, D].
+            k: keys [K, Hkv, D]; Hkv divides Hq. Only its last dimension need be contiguous.
+            v: values, likewise.
+            segments: which queries attend to which keys.
+            scale: of the scores.
+
+        Returns:
+            The output [T, Hq, D] and the log-sum-exp of the scores [Hq, T], float32 or wider.
+        """
+
+    def backward(
+        self,
+        dout: Tensor,
+        qkv: Triple,
+        result: Pair,
+        segments: Segments,
+        scale: float,
+    ) -> Triple:
+        """Return the gradients dq, dk and dv, shaped as q, k and v.
+
+        Args:
+            dout: gradient of the output [T, Hq, D].
+            qkv: queries, keys and values, as in `forward`.
+            result: the output of attention to all keys, of which these may be a part, and the
+                log-sum-exp over all of them.
+            segments: as in `forward`.
+            scale: as in `forward`.
+        """
+
+
+@lru_cache(maxsize=32)
+def select(device: torch.device, dtype: torch.dtype, head_dim: int) -> Kernel:
+    """Return the fastest kernel there is for a device, dtype and head size.
+
+    Raises:
+        RunError: there is none; the message says why each was passed over.
+    """
+    if device.type == "cpu":
+        return CpuKernel()
+    if dtype not in (torch.bfloat16, torch.float16):
+        return PlainKernel()
+    makers: tuple[Callable[[], Kernel], ...] = (
+        gpu.FlashAttention4,
+        gpu.FlashAttention3,
+        gpu.FlashAttention2,
+        gpu.TorchVarlen,
+    )
+    return first_that_agrees(makers, device, dtype, head_dim)
+
+
+def first_that_agrees(
+    makers: tuple[Callable[[], Kernel], ...],
+    device: torch.device,
+    dtype: torch.dtype,
+    head_dim: int,
+) -> Kernel:
+    """Return the first kernel that can be made and agrees with the oracle.
+
+    Raises:
+        RunError: none does; the message says why each was passed over.
+    """
+    reasons = []
+    for make in makers:
+        try:
+            kernel = make()
+            error = disagreement(kernel, device, dtype, head_dim)
+        # Whatever a kernel that is broken here raises, the next may work.
+        except Exception as problem:  # noqa: BLE001
+            line = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
+            reasons.append(f"{getattr(make, '__name__', make)}: {line}")
+            continue
+        if error <= 0.02:
+            return kernel
+        reasons.append(f"{kernel.name}: differs from the oracle by {error:.2g}")
+    raise RunError(
+        f"no attention kernel for {dtype} and head size {head_dim} on {device}; "
+        + "; ".join(reasons)
+    )
+
+
+def disagreement(kernel: Kernel, device: torch.device, dtype: torch.dtype, head_dim: int) -> float:
+    """Return the largest relative error of `kernel` on a small call, against the oracle.
+
+    Output, dq, dk and dv of causal segments with and without a prefix, six query heads on two KV
+    heads, keys and values read out of one interleaved buffer.
+    """
+    generator = torch.Generator().manual_seed(7)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype).to(device)
+
+    q_lens, k_lens = [5, 70, 1, 130], [5, 203, 1, 131]
+    segments = Segments.of(q_lens, k_lens, device)
+    if segments is None:
+        raise AssertionError
+    q, dout = random(sum(q_lens), 6, head_dim), random(sum(q_lens), 6, head_dim)
+    kv = random(sum(k_lens), 2, 2, head_dim)
+    k, v = kv[:, 0], kv[:, 1]
+    scale = head_dim**-0.5
+    found, truth = (
+        (result[0], *chosen.backward(dout, (q, k, v), result, segments, scale))
+        for chosen, result in (
+            (chosen, chosen.forward(q, k, v, segments, scale)) for chosen in (kernel, ORACLE)
+        )
+    )
+    return max(relative_error(a, b) for a, b in zip(found, truth, strict=True))
+
+
+def relative_error(found: Tensor, truth: Tensor, *, floor: float = 0.01) -> float:
+    """Return the largest difference over the largest magnitude of `truth`, never NaN.
+
+    Args:
+        found: any shape.
+        truth: the same shape.
+        floor: the least magnitude to divide by. A document of one token has gradients of exactly
+            zero for its query and key, against which any rounding would count as infinitely wrong.
+
+    Returns:
+        The error; 0 for empty tensors, infinity where `found` is not finite.
+    """
+    if truth.numel() == 0:
+        return 0.0
+    wide = found.to(torch.float64)
+    if not bool(torch.isfinite(wide).all()):
+        return float("inf")
+    difference = float((wide - truth.to(torch.float64)).abs().max())
+    return difference / max(float(truth.abs().max()), floor)

@@ -1,0 +1,230 @@
+"""Flash attention on NVIDIA GPUs: flash-attn 4, 3 or 2 where installed, else torch's own varlen.
+
+All four give the output and the log-sum-exp, [heads, tokens], and take both back in backward; they
+mask causally aligned at the end, and read keys and values at any stride but the last dimension's.
+Forward and backward are called one by one, never through the libraries' own autograd, which ignores
+the gradient of the log-sum-exp. Their private entrances differ between releases, so each is called
+with the parameters that it has, and is not used before it agreed with the oracle on a small call
+(`executor.kernels.select`). Written against flash-attn 2.7, flash-attn-3 3.0 and torch 2.6 to 2.13;
+not yet run on a GPU by us.
+
+Shapes: T query tokens, K key tokens, Hq query heads, Hkv key/value heads, D head size.
+"""
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from executor.kernels.calls import call
+from executor.kernels.segments import Pair, Segments, Triple
+
+
+class FlashAttention2:
+    """The flash-attn package, release 2."""
+
+    name = "flash-attn-2"
+
+    def __init__(self) -> None:
+        """Raises ImportError where the package is missing or broken."""
+        self._module: Any = import_module("flash_attn.flash_attn_interface")
+        self.name = f"flash-attn {_version('flash-attn', 'flash_attn')}"
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, segments: Segments, scale: float) -> Pair:
+        """Attend; see `executor.kernels.Kernel`."""
+        found = call(
+            self._module._flash_attn_varlen_forward,
+            q=q, k=k, v=v,
+            **_shape(segments),
+            **_plain(scale),
+            causal=segments.causal,
+            return_softmax=False,
+        )  # fmt: skip
+        # Since 2.7: out, lse, ...; before it: out, q, k, v, out_padded, lse, ...
+        return found[0], found[1] if found[1].ndim == 2 else found[5]
+
+    def backward(
+        self,
+        dout: Tensor,
+        qkv: Triple,
+        result: Pair,
+        segments: Segments,
+        scale: float,
+    ) -> Triple:
+        """Return the gradients; see `executor.kernels.Kernel`."""
+        (q, k, v), (out, lse) = qkv, result
+        dq, dk, dv = _like(q), _like(k), _like(v)
+        call(
+            self._module._flash_attn_varlen_backward,
+            dout=dout.contiguous(), q=q, k=k, v=v, out=out, softmax_lse=lse,
+            dq=dq, dk=dk, dv=dv,
+            **_shape(segments),
+            **_plain(scale),
+            causal=segments.causal,
+            deterministic=False,
+            rng_state=None,
+        )  # fmt: skip
+        return dq, dk, dv
+
+
+class FlashAttention3:
+    """The flash_attn_interface module of flash-attn's `hopper` folder."""
+
+    name = "flash-attn-3"
+
+    def __init__(self) -> None:
+        """Raises ImportError where the package is missing or broken."""
+        self._module: Any = import_module("flash_attn_interface")
+        self.name = f"flash-attn {_version('flash_attn_3', 'flash-attn-3')}"
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, segments: Segments, scale: float) -> Pair:
+        """Attend; see `executor.kernels.Kernel`."""
+        found = call(
+            self._module._flash_attn_forward,
+            q=q, k=k, v=v,
+            **_shape(segments),
+            softmax_scale=scale,
+            causal=segments.causal,
+        )  # fmt: skip
+        return found[0], found[1]
+
+    def backward(
+        self,
+        dout: Tensor,
+        qkv: Triple,
+        result: Pair,
+        segments: Segments,
+        scale: float,
+    ) -> Triple:
+        """Return the gradients; see `executor.kernels.Kernel`."""
+        (q, k, v), (out, lse) = qkv, result
+        dq, dk, dv = _like(q), _like(k), _like(v)
+        call(
+            self._module._flash_attn_backward,
+            dout=dout, q=q, k=k, v=v, out=out, softmax_lse=lse,
+            dq=dq, dk=dk, dv=dv,
+            **_shape(segments),
+            softmax_scale=scale,
+            causal=segments.causal,
+            is_causal=segments.causal,
+        )  # fmt: skip
+        return dq, dk, dv
+
+
+class FlashAttention4:
+    """The CuTe kernels of flash-attn, `flash_attn.cute`."""
+
+    name = "flash-attn-4"
+
+    def __init__(self) -> None:
+        """Raises ImportError where the package is missing or broken."""
+        self._module: Any = import_module("flash_attn.cute.interface")
+        self.name = f"flash-attn {_version('flash-attn-4', 'flash_attn_4')} (CuTe)"
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, segments: Segments, scale: float) -> Pair:
+        """Attend; see `executor.kernels.Kernel`."""
+        out, lse = call(
+            self._module._flash_attn_fwd,
+            q=q, k=k, v=v,
+            **_shape(segments),
+            softmax_scale=scale,
+            causal=segments.causal,
+            return_lse=True,
+        )[:2]  # fmt: skip
+        return out, lse
+
+    def backward(
+        self,
+        dout: Tensor,
+        qkv: Triple,
+        result: Pair,
+        segments: Segments,
+        scale: float,
+    ) -> Triple:
+        """Return the gradients; see `executor.kernels.Kernel`."""
+        (q, k, v), (out, lse) = qkv, result
+        dq, dk, dv = call(
+            self._module._flash_attn_bwd,
+            q=q, k=k, v=v, out=out, dout=dout, lse=lse,
+            **_shape(segments),
+            softmax_scale=scale,
+            causal=segments.causal,
+        )[:3]  # fmt: skip
+        return dq, dk, dv
+
+
+class TorchVarlen:
+    """The flash attention that torch itself is built with (what `varlen_attn` calls)."""
+
+    def __init__(self) -> None:
+        """Raises ImportError where torch is built without it."""
+        if not torch.backends.cuda.is_flash_attention_available():
+            raise ImportError("this torch is built without flash attention")
+        self.name = f"torch {torch.__version__} varlen"
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, segments: Segments, scale: float) -> Pair:
+        """Attend; see `executor.kernels.Kernel`."""
+        out, lse = torch.ops.aten._flash_attention_forward.default(
+            q, k, v, *_positional(segments), 0.0, segments.causal, False, scale=scale
+        )[:2]
+        return out, lse
+
+    def backward(
+        self,
+        dout: Tensor,
+        qkv: Triple,
+        result: Pair,
+        segments: Segments,
+        scale: float,
+    ) -> Triple:
+        """Return the gradients; see `executor.kernels.Kernel`."""
+        (q, k, v), (out, lse) = qkv, result
+        # No dropout, so the state of the random numbers is read by nobody.
+        state = torch.zeros(2, dtype=torch.uint64, device=q.device)
+        unused = torch.empty(0, device=q.device)
+        dq, dk, dv = torch.ops.aten._flash_attention_backward.default(
+            dout, q, k, v, out, lse, *_positional(segments),
+            0.0, segments.causal, state, unused, scale=scale,
+        )  # fmt: skip
+        return dq, dk, dv
+
+
+def _positional(segments: Segments) -> tuple[Tensor, Tensor, int, int]:
+    return segments.cu_q, segments.cu_k, segments.max_q, segments.max_k
+
+
+def _shape(segments: Segments) -> dict[str, Any]:
+    return {
+        "cu_seqlens_q": segments.cu_q,
+        "cu_seqlens_k": segments.cu_k,
+        "max_seqlen_q": segments.max_q,
+        "max_seqlen_k": segments.max_k,
+    }
+
+
+def _plain(scale: float) -> dict[str, Any]:
+    """Return flash-attn 2's arguments that ask for nothing special."""
+    return {
+        "dropout_p": 0.0,
+        "softmax_scale": scale,
+        "window_size": (-1, -1),
+        "window_size_left": -1,
+        "window_size_right": -1,
+        "softcap": 0.0,
+        "alibi_slopes": None,
+    }
+
+
+def _like(x: Tensor) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def _version(*names: str) -> str:
+    for name in names:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return "of unknown release"
