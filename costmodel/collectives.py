@@ -211,7 +211,7 @@ def _between_groups(curves: list[CollectiveCurve], total_bytes: float, ranks: in
 
     The latency grows with the steps of the ring, so along the ranks; the rest with the bytes over
     a link, so along (n - 1) / n. Leaving out 4 ranks and predicting them from 2 and 8 errs by
-    5.6% above 64 KB; predicting 8 from 2 and 4 by 13%.
+    5.7% above 64 KB; predicting 8 from 2 and 4 by 12%.
     """
     upper = next((i for i, curve in enumerate(curves) if curve.ranks > ranks), len(curves))
     if 0 < upper < len(curves):
