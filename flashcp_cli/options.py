@@ -60,7 +60,7 @@ class Name(click.ParamType[str]):
         self.names = list(names)
         self.name = metavar.lower()
 
-    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:  # noqa: ARG002
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
         """Show every name in the help."""
         return f"[{'|'.join(self.names)}]"
 
