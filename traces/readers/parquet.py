@@ -1,11 +1,13 @@
 """Streams one column of a Parquet file, a batch of rows at a time.
 
 Row groups may be of any size: pages are read through a small buffer, so that what is in memory is
-the result (4 bytes a document) and one batch. A list column has to be decoded to know its lengths;
-its batches are sized by the bytes a row takes.
+the result (4 bytes a document) and one batch. A list column's lengths come from its levels, without
+its values (`traces.readers.parquet_levels`); where these are stored in a rare way it is decoded, in
+batches sized by the bytes a row takes.
 """
 
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,15 @@ from traces.columns import choose_column
 from traces.errors import TraceError
 from traces.readers import ReadOptions
 from traces.readers.arrow_values import lengths_of
+from traces.readers.parquet_levels import (
+    DamagedPageError,
+    Levels,
+    UnsupportedColumnError,
+    group_lengths,
+    list_levels,
+)
+from traces.readers.thrift_compact import ThriftError
+from traces.validation import checked_lengths, wrong_length
 
 _BATCH_BYTES = 32 << 20
 _BATCH_ROWS = 1 << 20
@@ -29,28 +40,55 @@ def read(path: Path, options: ReadOptions) -> NDArray[np.int32]:
     try:
         with pq.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False) as file:
             column = choose_column(file.schema_arrow.names, options.column, source)
-            lengths = np.zeros(file.metadata.num_rows, dtype=np.int32)
-            row = 0
-            rows = _batch_rows(file.metadata, column)
-            for batch in file.iter_batches(rows, columns=[column], use_threads=False):
-                part = lengths_of(
-                    batch.column(0),
-                    column=column,
-                    source=source,
-                    first_row=row,
-                    text_length=options.text_length,
-                )
-                lengths[row : row + part.size] = part
-                row += part.size
-    except (pa.ArrowException, OSError) as error:
+            try:
+                parts = _from_levels(path, file, list_levels(file, column))
+                return _gathered(parts, file.metadata.num_rows, source)
+            except UnsupportedColumnError:
+                parts = _from_values(path, file, column, options)
+                return _gathered(parts, file.metadata.num_rows, source)
+    except (pa.ArrowException, OSError, ThriftError, DamagedPageError) as error:
         raise TraceError(
             f"{source} is damaged or cut short ({error}); write or fetch it anew"
         ) from error
-    if row != lengths.size:
-        raise TraceError(
-            f"{source} holds {row} rows, its footer says {lengths.size}; write it anew"
-        )
+
+
+def _gathered(parts: Iterable[NDArray[np.int32]], rows: int, source: str) -> NDArray[np.int32]:
+    """Return all parts in one array of `rows`; parts are gone as soon as they are copied."""
+    lengths = np.zeros(rows, dtype=np.int32)
+    row = 0
+    for part in parts:
+        lengths[row : row + part.size] = part
+        row += part.size
+    if row != rows:
+        raise TraceError(f"{source} holds {row} rows, its footer says {rows}; write it anew")
     return lengths
+
+
+def _from_levels(path: Path, file: pq.ParquetFile, levels: Levels) -> Iterator[NDArray[np.int32]]:
+    row = 0
+    with path.open("rb") as stream:
+        for group in range(file.metadata.num_row_groups):
+            part = group_lengths(stream, file.metadata, group, levels)
+            if part.size and part.min() < 0:
+                raise wrong_length(None, str(path), row + int(np.argmax(part < 0)))
+            yield checked_lengths(part, str(path), first_row=row)
+            row += part.size
+
+
+def _from_values(
+    path: Path, file: pq.ParquetFile, column: str, options: ReadOptions
+) -> Iterator[NDArray[np.int32]]:
+    row = 0
+    rows = _batch_rows(file.metadata, column)
+    for batch in file.iter_batches(rows, columns=[column], use_threads=False):
+        yield lengths_of(
+            batch.column(0),
+            column=column,
+            source=str(path),
+            first_row=row,
+            text_length=options.text_length,
+        )
+        row += batch.num_rows
 
 
 def saved_note(path: Path) -> str:
