@@ -32,6 +32,10 @@ ELEMENT_BYTES = 2  # bf16, which everything was measured with
 MAX_HEADS = 4096
 MAX_HEAD_DIM = 1024
 
+# Query heads a tile with which FlashAttention-3 is fastest, on both GPUs and at both head sizes of
+# the tables; why, we do not know (docs/research/attention-model.md).
+FAST_PACKS = (4, 8, 16)
+
 # Of a key tile's time this share grows with the head size; the rest (softmax, masks) does not.
 # Measured between head sizes 64 and 128 of FlashAttention-3 (docs/research/attention-model.md).
 _HEAD_DIM_SHARE = 0.7
@@ -61,8 +65,8 @@ class Coefficients:
     """Share by which time beyond `throttle_after_us` is slower."""
     throttle_after_us: float
     """Busy time after which the clock drops."""
-    ragged_group: float
-    """Share by which packed tiles are slower when the heads in one are no power of two."""
+    pack_penalty: float
+    """Share by which tiles of a kernel that packs are slower unless they hold 4, 8 or 16 heads."""
     l2_mb: float
     """Megabytes of Q, K, V and O that stay in the L2 cache from one run to the next."""
     row_spill_us_per_mb: float
@@ -256,12 +260,12 @@ class AttentionModel:
             share = cache_write_share(kv_heads, head_dim)
             result[kernel.CACHE_WRITE_US] = c.cache_write_us * share / 1e3
             result[kernel.CACHE_SPILL_US] = c.cache_spill_us_per_mb
-        if packed & (packed - 1):  # tiles begin and end inside a query's heads
+        if self.packs_gqa and forward and packed not in FAST_PACKS:
             for i in (kernel.KV_TILE_US, kernel.QUERY_ROW_US):
-                result[i] *= 1 + c.ragged_group
+                result[i] *= 1 + c.pack_penalty
         return result
 
-    def source(  # noqa: PLR0917  lengths, then a shape in the order of `parameters`
+    def source(
         self,
         q_lens: Sequence[int] | NDArray[np.int64],
         k_lens: Sequence[int] | NDArray[np.int64],

@@ -142,7 +142,7 @@ def segment_features(
 
 
 @jit
-def combine(  # noqa: PLR0917  the features one by one, as a search holds them
+def combine(
     owned: float,
     walked: float,
     query_tokens: float,

@@ -51,7 +51,7 @@ _PRIOR = Coefficients(
     split_row_us=1.8,
     throttle=0.15,
     throttle_after_us=4000.0,
-    ragged_group=0.03,
+    pack_penalty=0.03,
     l2_mb=26.0,
     row_spill_us_per_mb=0.06,
     cache_spill_us_per_mb=0.3,
@@ -69,7 +69,7 @@ _PRIOR_SPREAD = Coefficients(
     split_row_us=0.5,
     throttle=0.7,
     throttle_after_us=0.5,
-    ragged_group=0.5,
+    pack_penalty=0.5,
     l2_mb=0.3,
     row_spill_us_per_mb=0.5,
     cache_spill_us_per_mb=0.7,
@@ -199,7 +199,7 @@ class _Problem:
 
     features: NDArray[np.float64]  # [calls, FEATURES]
     unit: NDArray[np.float64]  # [calls, PARAMETERS] with every coefficient 1
-    ragged: NDArray[np.bool_]  # [calls]
+    penalised: NDArray[np.bool_]  # [calls] whether the pack penalty applies
     log_us: NDArray[np.float64]  # [calls]
 
     def predict(self, logs: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -209,7 +209,7 @@ class _Problem:
         for name, position in _POSITIONS.items():
             rows[:, position] *= c[name]
         for position in (kernel.KV_TILE_US, kernel.QUERY_ROW_US):
-            rows[self.ragged, position] *= (1 + c["ragged_group"]) / 2
+            rows[self.penalised, position] *= (1 + c["pack_penalty"]) / 2
         return np.log(_combine_many(self.features, rows))
 
 
@@ -267,7 +267,6 @@ def _problem(
     )
     lengths = [call.lengths() for call in calls]
     splits = np.concatenate([[0], np.cumsum([len(q) for q, _ in lengths])]).astype(np.int64)
-    packed = unit[:, kernel.PACKED].astype(np.int64)
     return _Problem(
         features=_features_many(
             np.concatenate([q for q, _ in lengths]),
@@ -276,7 +275,8 @@ def _problem(
             unit,
         ),
         unit=unit,
-        ragged=(packed & (packed - 1)) != 0,
+        # With a penalty of 1 and a tile time of 1, penalised calls have tiles of 2.
+        penalised=unit[:, kernel.KV_TILE_US] == 2.0,
         log_us=np.log([call.us for call in calls]),
     )
 

@@ -23,7 +23,7 @@ COEFFICIENTS = Coefficients(
     split_row_us=1.77,
     throttle=0.182,
     throttle_after_us=3760.0,
-    ragged_group=0.0384,
+    pack_penalty=0.0384,
     l2_mb=28.7,
     row_spill_us_per_mb=0.0419,
     cache_spill_us_per_mb=0.253,
@@ -39,7 +39,7 @@ def model(packs_gqa: bool = True, splits_keys: bool = True) -> AttentionModel:
         AttentionFit("forward", head_dim, tile_q, tile_k, COEFFICIENTS, Source.MEASURED, None)
         for head_dim, tile_q, tile_k in ((64, 192, 128), (128, 128, 128))
     ]
-    backward = [reported_backward(fit) for fit in fits]
+    backward = [reported_backward(fit, packs_gqa=packs_gqa) for fit in fits]
     return AttentionModel("flash-attn-3", 132, packs_gqa, splits_keys, (*fits, *backward))
 
 
