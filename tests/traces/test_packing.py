@@ -1,3 +1,8 @@
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
@@ -221,3 +226,30 @@ def test_wrong_arguments_are_named_with_the_way_out(arguments, words):
     assert "\n" not in str(caught.value)
     for word in words:
         assert word in str(caught.value)
+
+
+def digest(by):
+    packing = pack(load("papers"), 32_768, by=by, packs=300, seed=3)
+    arrays = (packing.splits, packing.lengths, packing.rows, packing.offsets)
+    return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
+
+
+DIGESTS = {
+    "concat": "3d08dedad989f15e8a2f9aac1605cc848833ce6e13bfb690574d0f5f51bcba72",
+    "truncate": "c8c742a1fdeb0eae20600d3181edd49978595bcc079c2eddb67d811fe8c648f3",
+    "best-fit": "31fe2e488512cb8be383a6d0cfcfaee714119980bf3b5d7ed52ee5b5823a4cb0",
+    "balanced": "40a726c0569fab50c76b0318d3c9d9680cfab0f3c9c8fe120ddf4798a0e6266a",
+}
+
+
+@pytest.mark.parametrize("by", PACKERS)
+def test_packs_are_the_same_on_every_machine_and_for_ever(by):
+    assert digest(by) == DIGESTS[by]
+
+
+def test_packs_are_the_same_uncompiled():
+    script = "from tests.traces.test_packing import DIGESTS, digest\n"
+    script += "assert {by: digest(by) for by in DIGESTS} == DIGESTS"
+    environment = os.environ | {"NUMBA_DISABLE_JIT": "1"}
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", script], env=environment, cwd=root, check=True)

@@ -19,7 +19,7 @@ Where WLB-LLM is silent or differs, we decided:
   need. Packs may be shorter than the window; no document is dropped.
 
 Measured (benchmarks/traces/RESULTS.md): at 128k and 8 packs a batch, the most loaded pack has 1.06
-times the mean work of its batch on wlb-llm and on code; `concat` has 3.2 and 2.7 times.
+times the mean work of its batch on wlb-llm and 1.05 times on code; with `concat`, 3.3 and 2.7.
 """
 
 import math

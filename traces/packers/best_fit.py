@@ -10,6 +10,9 @@ A buffer's packs come out in hashed order, not in order of creation: the first o
 the longest documents, and the first N packs should be a fair sample. Within a pack, documents keep
 their order of arrival.
 
+Measured (benchmarks/traces/RESULTS.md): at 128k, windows are 99.98% full on code and 97.9% on
+books, whose documents are mostly longer than half a window.
+
 Source: Ding et al., "Fewer truncations improve language modeling" (arXiv 2404.10830), which sorts
 the whole corpus at once; the buffer keeps a run's order nearly that of the shuffle.
 """

@@ -4,6 +4,9 @@ This is how the paper builds its packs (arXiv 2606.08476, "the last document of 
 truncated"): each pack starts at the start of a document, so documents longer than the window lose
 all behind it. Every token so lost is counted. The last pack, if short, is dropped and counted too
 unless it is the only one, as in `concat`.
+
+Measured (benchmarks/traces/RESULTS.md): at 128k it drops 6.4% of the tokens of wlb-llm, 13% of
+code's and 45% of books'.
 """
 
 import numpy as np

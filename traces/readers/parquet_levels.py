@@ -7,6 +7,9 @@ does not give access to levels, so this module reads the pages itself: the foote
 pyarrow, page headers are Thrift compact structures, levels are runs (RLE) or bit-packed groups of
 eight. Version 1 pages are decompressed as a whole; version 2 pages keep their levels uncompressed.
 
+Measured (benchmarks/traces/RESULTS.md): 80 million token ids in 0.12 to 0.15 s, a fifth of the time
+that decoding them takes.
+
 What is rare is left to the decoding reader by raising `UnsupportedColumnError`: the deprecated
 BIT_PACKED levels, LZ4, lists of lists or structures.
 
