@@ -93,5 +93,5 @@ def ranges(first: NDArray[np.int64], size: NDArray[np.int64]) -> Indices:
     """Concatenate the ranges [first, first + size), in order; int64 [sum of sizes]."""
     ends = np.cumsum(size)
     total = int(ends[-1]) if size.size else 0
-    within: Indices = np.arange(total, dtype=np.int64)
-    return within + np.repeat(first - (ends - size), size)
+    indices: Indices = np.arange(total, dtype=np.int64) + np.repeat(first - (ends - size), size)
+    return indices

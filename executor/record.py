@@ -6,8 +6,8 @@ nothing costs an empty context.
 """
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
@@ -55,10 +55,26 @@ class Recorder:
 
 
 class Clock(Recorder):
-    """Records pieces on one device."""
+    """Records pieces on one device.
 
-    def __init__(self, device: torch.device) -> None:
+    Attributes:
+        device: the device.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        *,
+        waits: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        """Begin to record.
+
+        Args:
+            device: whose time it is.
+            waits: entered while the host waits for an exchange.
+        """
         self.device = device
+        self._waits = waits
         self._pieces: list[
             tuple[Part, str, float | torch.cuda.Event, float | torch.cuda.Event]
         ] = []
@@ -68,8 +84,14 @@ class Clock(Recorder):
     def piece(self, part: Part, name: str) -> Iterator[None]:
         """Record what runs inside."""
         start = self._now()
-        yield
+        with self._waits() if part is Part.EXCHANGE else nullcontext():
+            yield
         self._pieces.append((part, name, start, self._now()))
+
+    def restart(self) -> None:
+        """Forget what was recorded and begin anew."""
+        self._pieces.clear()
+        self._began = self._now()
 
     def pieces(self) -> list[Piece]:
         """Wait for the device and return the pieces since recording began, in order."""

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from executor.kernels.calls import call
+from executor.calls import call
 from executor.kernels.segments import Pair, Segments, Triple
 
 

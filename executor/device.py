@@ -1,0 +1,78 @@
+"""The device that a rank runs on, and what a report has to say of it."""
+
+import os
+import platform
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from executor.errors import RunError
+
+
+def default_device() -> str:
+    """Return "cuda" where torch has a GPU to use, else "cpu"."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def visible_devices(device: str) -> int:
+    """Return how many GPUs this process sees, or for "cpu" how many cores it may use."""
+    if device == "cuda":
+        return torch.cuda.device_count()
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def local_device(device: str) -> torch.device:
+    """Return this rank's device and make it the current one.
+
+    On a CPU the cores are shared out between the ranks of the node, so that they do not fight.
+
+    Raises:
+        RunError: there is no GPU for this rank.
+    """
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if device == "cpu":
+        beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        torch.set_num_threads(max(1, visible_devices("cpu") // beside))
+        return torch.device("cpu")
+    count = visible_devices("cuda")
+    if local >= count:
+        raise RunError(
+            f"rank {local} of this node has no GPU: torch sees {count}; start at most {count} "
+            "ranks a node, or take --emulate or --device cpu"
+        )
+    torch.cuda.set_device(local)
+    return torch.device("cuda", local)
+
+
+def device_memory(device: torch.device) -> int | None:
+    """Return the bytes free on a GPU; None for a CPU, whose memory is not ours to predict."""
+    return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else None
+
+
+def provenance(device: torch.device) -> dict[str, Any]:
+    """Return the device, the versions, the backend and the date."""
+    gpu = device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(device) if gpu else _processor(),
+        "device_type": device.type,
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "nccl": ".".join(map(str, torch.cuda.nccl.version())) if gpu else None,  # type: ignore[no-untyped-call]
+        "backend": dist.get_backend() if dist.is_initialized() else None,
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+
+
+def _processor() -> str:
+    cores = visible_devices("cpu")
+    name = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo") as lines:  # noqa: PTH123 - a pseudo-file
+            name = next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        pass
+    return f"{name}, {cores} cores"

@@ -1,0 +1,105 @@
+"""Starts a job's ranks on this machine by torch's elastic launcher, and reads what became of it.
+
+The job travels in a temporary folder, results and faults come back in it, and so does whatever the
+workers print, which is shown to nobody unless asked for. The launcher ends every worker as soon as
+one fails; which one was at fault is told by, in this order, a rank that noticed a hang, a signal
+that killed a rank, and the first rank that wrote down its own error.
+"""
+
+import json
+import logging
+import signal
+import sys
+import tempfile
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from executor.calls import call
+from executor.errors import RunError
+from executor.job import Job
+from executor.worker import RESULTS
+
+_WORKER = ("-m", "executor.worker")
+_SHUTDOWN_S = 5
+
+
+def launch(job: Job, worker: Sequence[str] = _WORKER) -> dict[str, Any]:
+    """Run a job on as many processes of this machine as its plans have ranks.
+
+    Args:
+        job: what to run.
+        worker: Python's arguments that start one rank; the job's folder follows them.
+
+    Returns:
+        The results, as `executor.worker.run_job`'s.
+
+    Raises:
+        RunError: a rank failed; one line that names it and the cause.
+        KeyboardInterrupt: the run was interrupted; every worker has ended.
+    """
+    # Whatever the launcher would say of a failed rank, we say it in one line ourselves.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL + 1)
+    with tempfile.TemporaryDirectory(prefix="flashcp-run-") as name:
+        folder = Path(name)
+        job.save(folder)
+        config = call(
+            LaunchConfig,
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=job.cp,
+            run_id=uuid.uuid4().hex,
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            max_restarts=0,
+            monitor_interval=0.1,
+            shutdown_timeout=_SHUTDOWN_S,
+            logs_specs=DefaultLogsSpecs(log_dir=str(folder / "logs"), redirects=Std.ALL),
+        )
+        try:
+            elastic_launch(config, sys.executable)(*worker, str(folder))
+        except ChildFailedError as error:
+            raise RunError(_why(folder, error)) from error
+        except SignalException as error:
+            if error.sigval == signal.SIGINT:
+                raise KeyboardInterrupt from error
+            raise RunError(f"stopped by {signal.Signals(error.sigval).name}") from error
+        results: dict[str, Any] = json.loads((folder / RESULTS).read_text())
+        return results
+
+
+def _why(folder: Path, error: ChildFailedError) -> str:
+    """Return the one line that says which rank failed and why."""
+    faults = sorted(
+        (json.loads(path.read_text()) for path in folder.glob("fault-*.json")),
+        key=lambda fault: float(fault["when"]),
+    )
+    for fault in faults:
+        if fault["kind"] == "hang":
+            return str(fault["line"])
+    wrote = {fault["rank"] for fault in faults}
+    for rank, failure in sorted(error.failures.items()):
+        # The launcher itself ends the others by SIGTERM.
+        if failure.exitcode < 0 and rank not in wrote and -failure.exitcode != signal.SIGTERM:
+            name = signal.Signals(-failure.exitcode).name
+            hint = " (out of host memory?)" if name == "SIGKILL" else ""
+            return f"rank {rank} was killed by {name}{hint}"
+    for fault in faults:
+        line = str(fault["line"])
+        return line if line.startswith("rank ") else f"rank {fault['rank']}: {line}"
+    rank, failure = error.get_first_failure()
+    return f"rank {rank} ended with status {failure.exitcode}{_last_words(folder, rank)}"
+
+
+def _last_words(folder: Path, rank: int) -> str:
+    """Return the last line that a rank wrote to its standard error."""
+    for path in folder.glob(f"logs/**/{rank}/stderr.log"):
+        lines = path.read_text(errors="replace").strip().splitlines()
+        if lines:
+            return f": {lines[-1]}"
+    return ""
