@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from traces.errors import TraceError
+from traces.readers.parquet import TRACE_FORMAT
 from traces.trace import Trace
 
 _ROW_GROUP_ROWS = 1 << 20
@@ -33,7 +34,7 @@ def save(trace: Trace, path: str | Path) -> None:
     if not path.parent.is_dir():
         raise TraceError(f"{path}: there is no folder {path.parent}; create it first")
     about = {
-        "format": "flashcp-trace",
+        "format": TRACE_FORMAT,
         "version": 1,
         "name": trace.name,
         "note": trace.note,

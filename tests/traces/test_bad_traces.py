@@ -52,6 +52,11 @@ def cut(lengths, keep):
     return make
 
 
+def plan(path):
+    table = pa.table({"length": [1, 2]})
+    pq.write_table(table.replace_schema_metadata({"flashcp": '{"strategy": "ring"}'}), path)
+
+
 def duplicate_columns(path):
     values = pa.array([1, 2])
     table = pa.Table.from_arrays([values, values, values], names=["length", "id", "length"])
@@ -133,6 +138,7 @@ CASES = {
         "a.parquet", text("length\n5\n"), {}, ["byte 0", "b'length", "--format"],
     ),
     "parquet without rows": ("a.parquet", parquet(length=pa.array([], pa.int32())), {}, ["no doc"]),
+    "a plan": ("a.parquet", plan, {}, ["a flashcp plan, not a trace"]),
     "null": ("a.parquet", parquet(length=[5, None, 7]), {}, ["row 1", "missing"]),
     "zero in parquet": ("a.parquet", parquet(length=[5, 6, 0]), {}, ["row 2", "length 0"]),
     "nan in parquet": ("a.parquet", parquet(length=[5.0, float("nan")]), {}, ["row 1", "NaN"]),

@@ -23,7 +23,7 @@ from traces.readers import ReadOptions
 from traces.readers.compression import DAMAGE, is_gzip
 from traces.validation import checked_lengths, wrong_length
 
-_BLOCK_BYTES = 4 << 20
+_BLOCK_BYTES = 64 << 20  # no line may be longer
 
 
 def read(path: Path, options: ReadOptions) -> NDArray[np.int32]:

@@ -9,6 +9,7 @@ batches sized by the bytes a row takes.
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +30,9 @@ from traces.readers.parquet_levels import (
 from traces.readers.thrift_compact import ThriftError
 from traces.validation import checked_lengths, wrong_length
 
+TRACE_FORMAT = "flashcp-trace"
+"""What `traces.save` calls its files in their metadata, to tell them from plans."""
+
 _BATCH_BYTES = 32 << 20
 _BATCH_ROWS = 1 << 20
 _BUFFER_BYTES = 1 << 20
@@ -39,6 +43,9 @@ def read(path: Path, options: ReadOptions) -> NDArray[np.int32]:
     source = str(path)
     try:
         with pq.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False) as file:
+            about = _about(file.schema_arrow.metadata)
+            if about and about.get("format") != TRACE_FORMAT:
+                raise TraceError(f"{source} is a flashcp plan, not a trace; give the plan's trace")
             column = choose_column(file.schema_arrow.names, options.column, source)
             try:
                 parts = _from_levels(path, file, list_levels(file, column))
@@ -93,12 +100,16 @@ def _from_values(
 
 def saved_note(path: Path) -> str:
     """Return the note that `traces.save` left in a trace's file, or nothing."""
-    metadata = pq.read_schema(path).metadata or {}
+    return str(_about(pq.read_schema(path).metadata).get("note", ""))
+
+
+def _about(metadata: dict[bytes, bytes] | None) -> dict[str, Any]:
+    """Return what flashcp wrote of a file into its metadata, or nothing."""
     try:
-        about = json.loads(metadata.get(b"flashcp", b"{}"))
+        about = json.loads((metadata or {}).get(b"flashcp", b"{}"))
     except ValueError:
-        return ""
-    return str(about.get("note", "")) if isinstance(about, dict) else ""
+        return {}
+    return about if isinstance(about, dict) else {}
 
 
 def _batch_rows(metadata: pq.FileMetaData, column: str) -> int:
