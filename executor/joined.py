@@ -73,7 +73,7 @@ def forward(
             yield Wait(ticket, "KV")
     local_out = local_lse = waiting_out = waiting_lse = keys = None
     if joined.local is not None:
-        with record.piece(Part.FORWARD, "attention, local" if joined.waiting else "attention"):
+        with record.piece(Part.FORWARD, "attention, local"):
             local_out, local_lse = call.kernel.forward(
                 q[:n], k[:n], v[:n], joined.local, call.scale
             )
@@ -84,7 +84,7 @@ def forward(
             take_into(buffer[route.received :, 0], k, joined.own)
             take_into(buffer[route.received :, 1], v, joined.own)
             keys = take(buffer, joined.join)
-        with record.piece(Part.FORWARD, "attention, rest" if joined.local else "attention"):
+        with record.piece(Part.FORWARD, "attention, rest"):
             waiting_out, waiting_lse = call.kernel.forward(
                 q[n:], keys[:, 0], keys[:, 1], joined.waiting, call.scale
             )
@@ -107,7 +107,7 @@ def backward(
     local_dq = waiting_dq = gradients = ticket = received = None
     if joined.waiting is not None and kept.keys is not None and kept.waiting_lse is not None:
         keys, values = kept.keys[:, 0], kept.keys[:, 1]
-        with record.piece(Part.BACKWARD, "attention, rest" if joined.local else "attention"):
+        with record.piece(Part.BACKWARD, "attention, rest"):
             waiting_dq, dkeys, dvalues = call.kernel.backward(
                 dout[n:],
                 (q[n:], keys, values),
@@ -132,7 +132,7 @@ def backward(
             yield Wait(ticket, "dKV")
     dkv = torch.zeros((k.shape[0], 2, *k.shape[1:]), dtype=wide, device=k.device)
     if joined.local is not None and kept.local_lse is not None:
-        with record.piece(Part.BACKWARD, "attention, local" if joined.waiting else "attention"):
+        with record.piece(Part.BACKWARD, "attention, local"):
             local_dq, dk, dv = call.kernel.backward(
                 dout[:n], (q[:n], k[:n], v[:n]), (out[:n], kept.local_lse), joined.local, call.scale
             )

@@ -37,14 +37,14 @@ def forward(ring: Ring, call: Call, q: Tensor, k: Tensor, v: Tensor) -> Schedule
             if step is first:
                 queries, keys, values = q, k, v
             else:
-                queries, keys, values = _taken(q, held, step, call)
+                queries, keys, values = _taken(q, held, step, index, call)
             with record.piece(Part.FORWARD, f"attention, step {index}"):
                 part, part_lse = call.kernel.forward(
                     queries, keys, values, step.segments, call.scale
                 )
             if step is first and last == 0:
                 return part, part_lse
-            with record.piece(Part.MERGE, "merge"):
+            with record.piece(Part.MERGE, f"merge, step {index}"):
                 _merge(out, lse, step.queries, part, part_lse)
         if ticket is not None and coming is not None:
             yield Wait(ticket, f"KV, step {index}")
@@ -78,8 +78,8 @@ def backward(
             if step is first:
                 queries, keys, values = q, k, v
             else:
-                queries, keys, values = _taken(q, held, step, call)
-                with record.piece(Part.COPIES, "take rows"):
+                queries, keys, values = _taken(q, held, step, index, call)
+                with record.piece(Part.COPIES, f"take rows, step {index}"):
                     given, given_out = take(dout, step.queries), take(out, step.queries)
                     given_lse = take(lse.t(), step.queries).t().contiguous()
             with record.piece(Part.BACKWARD, f"attention, step {index}"):
@@ -92,14 +92,14 @@ def backward(
                 )
             if step is first and last == 0:
                 return dqueries, dkeys, dvalues
-            with record.piece(Part.MERGE, "merge"):
+            with record.piece(Part.MERGE, f"merge, step {index}"):
                 add(dq, step.queries, dqueries)
             gradients = dkeys, dvalues
         if home is not None:
             yield Wait(home[0], f"dKV, step {index - 1}")
             dkv = home[2]
         if gradients is not None:
-            with record.piece(Part.MERGE, "merge"):
+            with record.piece(Part.MERGE, f"merge, step {index}"):
                 add(dkv[:, 0], step.keys, gradients[0])
                 add(dkv[:, 1], step.keys, gradients[1])
         if last > 0:
@@ -125,8 +125,10 @@ def _travelling(ring: Ring, k: Tensor, v: Tensor, steps: int, call: Call) -> Ten
     return held
 
 
-def _taken(q: Tensor, held: Tensor, step: Step, call: Call) -> tuple[Tensor, Tensor, Tensor]:
-    with call.record.piece(Part.COPIES, "take rows"):
+def _taken(
+    q: Tensor, held: Tensor, step: Step, index: int, call: Call
+) -> tuple[Tensor, Tensor, Tensor]:
+    with call.record.piece(Part.COPIES, f"take rows, step {index}"):
         keys = take(held, step.keys)
         return take(q, step.queries), keys[:, 0], keys[:, 1]
 
