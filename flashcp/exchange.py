@@ -59,7 +59,6 @@ def non_last_tokens(
     return tokens
 
 
-@jit
 def needed_tokens(
     document: "NDArray[np.int32]",
     rank: "NDArray[np.int32]",
@@ -83,10 +82,23 @@ def needed_tokens(
         Tokens sent, [cp]; received, [cp]; and joined, [cp]: the keys that must lie next to one
         another for the kernel and come from more than one rank, own and received ones together.
     """
+    order = np.lexsort((start, document))
+    return _needed_tokens(order, document, rank, start, stop, cp)
+
+
+@jit
+def _needed_tokens(
+    order: "NDArray[np.int64]",
+    document: "NDArray[np.int32]",
+    rank: "NDArray[np.int32]",
+    start: "NDArray[np.int32]",
+    stop: "NDArray[np.int32]",
+    cp: int,
+) -> "tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]":
+    """Count for `needed_tokens`; `order` sorts the shards by document and start."""
     sent = np.zeros(cp, dtype=np.int64)
     received = np.zeros(cp, dtype=np.int64)
     joined = np.zeros(cp, dtype=np.int64)
-    order = np.argsort((document.astype(np.int64) << 32) | start, kind="mergesort")
     seen = np.full(cp, -1, dtype=np.int64)  # the last document in which each rank was met
     later = 0  # ranks that hold a later shard of this document
     # From each document's end to its start, so that `later` counts who attends to a shard.

@@ -58,12 +58,12 @@ class LazyGroup(click.Group):
 @click.version_option(package_name="flashcp", prog_name="flashcp")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def cli(debug: bool) -> None:
-    r"""Plan, predict and execute context parallelism for packed documents.
+    """Plan, predict and execute context parallelism for packed documents.
 
     \b
     flashcp trace show papers                 what the document lengths look like
     flashcp plan papers --cp 8 --context 128k how each strategy shards them, and what it costs
-    """
+    """  # noqa: D301 - \b tells click to keep the lines
 
 
 def main(arguments: list[str] | None = None, **_: Any) -> None:

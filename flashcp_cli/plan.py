@@ -102,7 +102,7 @@ PACKERS = ("concat", "truncate", "best-fit", "balanced")
 @click.option("--processes", type=Size(most=1024), help="Processes to use (one a core otherwise).")
 @json_option
 def plan(source: TraceSource, as_json: bool, **options: Any) -> None:
-    r"""Shard the packs of TRACE with every strategy, and compare balance, traffic and time.
+    """Shard the packs of TRACE with every strategy, and compare balance, traffic and time.
 
     TRACE is a file of document lengths, a bundled trace, a generator or a mixture: see
     flashcp trace -h.
@@ -111,7 +111,7 @@ def plan(source: TraceSource, as_json: bool, **options: Any) -> None:
     flashcp plan papers --cp 8
     flashcp plan lengths.parquet --context 64k --model llama3-70b --out plan.parquet
     flashcp plan wlb-llm --cp 16 --ranks-per-node 8 --json
-    """
+    """  # noqa: D301 - \b tells click to keep the lines
     from flashcp.comparison import compare, usable_cores
     from flashcp.strategies import check_cp
     from flashcp_cli.progress import over_packs

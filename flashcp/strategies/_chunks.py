@@ -7,10 +7,10 @@ consecutive ids also leaves the ranks within one token of each other: WLB-LLM's 
 every length and every N.
 """
 
-from costmodel._jit import jit
+from costmodel._jit import jit_as
 
 
-@jit
+@jit_as("i8(i8, i8, i8, i8)")
 def chunk_start(length: int, chunks: int, carry: int, chunk: int) -> int:
     """Return where `chunk` starts; `chunk_start(..., chunks)` is `length`.
 

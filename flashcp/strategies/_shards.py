@@ -1,18 +1,36 @@
-"""A growing list of shards for compiled code, and its canonical order.
+"""Rows of shards, int32 [shards, 4]: rank, document, start, stop; and their canonical order.
 
-Rows are (rank, document, start, stop). `append` joins a range to the one just before it when both
-are of one document on one rank and touch: the kernel then sees one segment, not two.
+Canonical rows are sorted by rank, document and start, and neighbouring ranges of one document on
+one rank are joined: the kernel then sees one segment, not two.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-from costmodel._jit import jit
+from costmodel._jit import jit_as
 
 Rows = NDArray[np.int32]
 
 
-@jit
+def canonical(rows: Rows) -> Rows:
+    """Return `rows` sorted, with ranges that touch joined.
+
+    Args:
+        rows: int32 [shards, 4], in any order.
+
+    Returns:
+        Canonical rows, int32 [at most shards, 4].
+    """
+    rows = rows[np.lexsort((rows[:, 2], rows[:, 1], rows[:, 0]))]
+    opens = np.ones(len(rows), dtype=np.bool_)
+    opens[1:] = (rows[1:, :2] != rows[:-1, :2]).any(axis=1) | (rows[1:, 2] != rows[:-1, 3])
+    firsts = np.flatnonzero(opens)
+    joined = rows[firsts]
+    joined[:, 3] = rows[np.append(firsts[1:], len(rows)) - 1, 3]
+    return joined
+
+
+@jit_as("i8(i4[:,::1], i8, i8, i8, i8, i8)")
 def append(rows: Rows, count: int, rank: int, document: int, start: int, stop: int) -> int:
     """Write one shard at `count` unless it is empty or continues the last one.
 

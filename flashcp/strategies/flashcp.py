@@ -23,106 +23,50 @@ The paper leaves open, and this module decides:
 import numpy as np
 from numpy.typing import NDArray
 
-from costmodel._jit import jit
+from costmodel._jit import jit, jit_as
 from flashcp.strategies._chunks import chunk_start
-from flashcp.strategies._shards import Rows, append
+from flashcp.strategies._shards import Rows, append, canonical
 
 TARGET_IMBALANCE = 1.04
 
 
-@jit
+@jit_as("i8(i8, i8)")
 def work_of(start: int, stop: int) -> int:
     """Return the query-key pairs of the shard [start, stop) of a document."""
     return (stop - start) * (start + stop + 1) // 2
 
 
-@jit
-def flashcp_shards(lengths: NDArray[np.int32], cp: int) -> Rows:
-    """Place a pack by Algorithm 1.
-
-    Args:
-        lengths: tokens of each packed document, [documents].
-        cp: N, the ranks.
-
-    Returns:
-        Canonical shards, int32 [shards, 4]: rank, document, start, stop.
-    """
-    longest_first = np.argsort(-lengths.astype(np.int64), kind="mergesort")
-    best = np.empty((0, 4), dtype=np.int32)
-    best_work = -1
-    total_work = 0
-    for length in lengths:
-        total_work += work_of(0, length)
-    for giants in range(lengths.size + 1):
-        if giants > 0 and lengths[longest_first[giants - 1]] < 2 * cp:
-            break
-        rows, largest_work = _place(lengths, longest_first, giants, cp)
-        if best_work < 0 or largest_work < best_work:
-            best, best_work = rows, largest_work
-        if largest_work * cp <= TARGET_IMBALANCE * total_work:
-            break
-    return _canonical(best)
-
-
-@jit
-def _place(
-    lengths: NDArray[np.int32], longest_first: NDArray[np.int64], giants: int, cp: int
-) -> tuple[Rows, int]:
-    """Cut the `giants` longest documents Per-Doc, place the rest Whole-Doc.
-
-    Returns:
-        The shards, in no order, and the largest rank's work.
-    """
-    chunks = 2 * cp
-    rows = np.empty((giants * chunks + lengths.size + 4 * cp, 4), dtype=np.int32)
-    tokens = np.zeros(cp, dtype=np.int64)
-    work = np.zeros(cp, dtype=np.int64)
-    count = 0
-    carry = 0
-    for i in range(giants):
-        document = longest_first[i]
-        length = lengths[document]
-        for chunk in range(chunks):
-            rank = min(chunk, chunks - 1 - chunk)
-            start = chunk_start(length, chunks, carry, chunk)
-            stop = chunk_start(length, chunks, carry, chunk + 1)
-            tokens[rank] += stop - start
-            work[rank] += work_of(start, stop)
-            count = append(rows, count, rank, document, start, stop)
-        carry = (carry + length) % chunks
-    fixed = count  # shards before this one stay where they are
-    filled = tokens.copy()
-    for i in range(giants, lengths.size):
-        document = longest_first[i]
-        rank = 0
-        for r in range(1, cp):
-            if work[r] < work[rank] or (work[r] == work[rank] and tokens[r] < tokens[rank]):
-                rank = r
-        tokens[rank] += lengths[document]
-        work[rank] += work_of(0, lengths[document])
-        rows[count, 0] = rank
-        rows[count, 1] = document
-        rows[count, 2] = 0
-        rows[count, 3] = lengths[document]
-        count += 1
-    count = _equalise(rows, fixed, count, tokens, work, _targets(tokens, filled))
-    return rows[:count], int(work.max())
+@jit_as("Tuple((i8, b1))(i4[:,::1], i8, i8, i8, i8, i8, i8, f8, i8)")
+def _cheapest_cut(
+    rows: Rows,
+    fixed: int,
+    count: int,
+    giver: int,
+    amount: int,
+    giver_work: int,
+    taker_work: int,
+    mean_work: float,
+    share: int,
+) -> tuple[int, bool]:
+    """Choose the shard of `giver` to cut, and whether its head (or its tail) moves."""
+    best = -1
+    best_head = False
+    best_cost = np.inf
+    for i in range(fixed, count):
+        if rows[i, 0] != giver:
+            continue
+        start, stop = rows[i, 2], rows[i, 3]
+        for head in (True, False):
+            cut = start + amount if head else stop - amount
+            moved = work_of(start, cut) if head else work_of(cut, stop)
+            larger = max(giver_work - moved, taker_work + moved)
+            cost = larger / mean_work + (cut - start) / share
+            if cost < best_cost:
+                best, best_head, best_cost = i, head, cost
+    return best, best_head
 
 
-@jit
-def _targets(tokens: NDArray[np.int64], filled: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Choose how many tokens each rank shall hold: equal, give or take one."""
-    cp = tokens.size
-    share = tokens.sum() // cp
-    targets = np.full(cp, share, dtype=np.int64)
-    # Per-Doc may have given a rank the odd token already, which it cannot give away.
-    order = np.argsort(-(tokens + np.where(filled > share, tokens.sum(), 0)), kind="mergesort")
-    for i in range(tokens.sum() - share * cp):
-        targets[order[i]] += 1
-    return targets
-
-
-@jit
+@jit_as("i8(i4[:,::1], i8, i8, i8[::1], i8[::1], i8[::1])")
 def _equalise(
     rows: Rows,
     fixed: int,
@@ -180,43 +124,97 @@ def _equalise(
 
 
 @jit
-def _cheapest_cut(
-    rows: Rows,
-    fixed: int,
-    count: int,
-    giver: int,
-    amount: int,
-    giver_work: int,
-    taker_work: int,
-    mean_work: float,
-    share: int,
-) -> tuple[int, bool]:
-    """Choose the shard of `giver` to cut, and whether its head (or its tail) moves."""
-    best = -1
-    best_head = False
-    best_cost = np.inf
-    for i in range(fixed, count):
-        if rows[i, 0] != giver:
-            continue
-        start, stop = rows[i, 2], rows[i, 3]
-        for head in (True, False):
-            cut = start + amount if head else stop - amount
-            moved = work_of(start, cut) if head else work_of(cut, stop)
-            larger = max(giver_work - moved, taker_work + moved)
-            cost = larger / mean_work + (cut - start) / share
-            if cost < best_cost:
-                best, best_head, best_cost = i, head, cost
-    return best, best_head
+def _targets(tokens: NDArray[np.int64], filled: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Choose how many tokens each rank shall hold: equal, give or take one."""
+    cp = tokens.size
+    share = tokens.sum() // cp
+    targets = np.full(cp, share, dtype=np.int64)
+    for _ in range(tokens.sum() - share * cp):
+        best = -1
+        for r in range(cp):
+            if targets[r] > share:
+                continue
+            # Per-Doc may have given a rank the odd token already, which it cannot give away.
+            must = filled[r] > share
+            if best < 0 or (must, tokens[r]) > (filled[best] > share, tokens[best]):
+                best = r
+        targets[best] += 1
+    return targets
 
 
 @jit
-def _canonical(rows: Rows) -> Rows:
-    """Sort by rank, document and start, and join neighbours that touch."""
-    order = np.argsort(rows[:, 2], kind="mergesort")
-    order = order[np.argsort(rows[order, 1], kind="mergesort")]
-    order = order[np.argsort(rows[order, 0], kind="mergesort")]
-    joined = np.empty_like(rows)
+def _place(
+    lengths: NDArray[np.int32], longest_first: NDArray[np.int64], giants: int, cp: int
+) -> tuple[Rows, int]:
+    """Cut the `giants` longest documents Per-Doc, place the rest Whole-Doc.
+
+    Returns:
+        The shards, in no order, and the largest rank's work.
+    """
+    chunks = 2 * cp
+    rows = np.empty((giants * chunks + lengths.size + 4 * cp, 4), dtype=np.int32)
+    tokens = np.zeros(cp, dtype=np.int64)
+    work = np.zeros(cp, dtype=np.int64)
     count = 0
-    for i in order:
-        count = append(joined, count, rows[i, 0], rows[i, 1], rows[i, 2], rows[i, 3])
-    return joined[:count].copy()
+    carry = 0
+    for i in range(giants):
+        document = longest_first[i]
+        length = lengths[document]
+        for chunk in range(chunks):
+            rank = min(chunk, chunks - 1 - chunk)
+            start = chunk_start(length, chunks, carry, chunk)
+            stop = chunk_start(length, chunks, carry, chunk + 1)
+            tokens[rank] += stop - start
+            work[rank] += work_of(start, stop)
+            count = append(rows, count, rank, document, start, stop)
+        carry = (carry + length) % chunks
+    fixed = count  # shards before this one stay where they are
+    filled = tokens.copy()
+    for i in range(giants, lengths.size):
+        document = longest_first[i]
+        rank = 0
+        for r in range(1, cp):
+            if work[r] < work[rank] or (work[r] == work[rank] and tokens[r] < tokens[rank]):
+                rank = r
+        tokens[rank] += lengths[document]
+        work[rank] += work_of(0, lengths[document])
+        rows[count, 0] = rank
+        rows[count, 1] = document
+        rows[count, 2] = 0
+        rows[count, 3] = lengths[document]
+        count += 1
+    count = _equalise(rows, fixed, count, tokens, work, _targets(tokens, filled))
+    return rows[:count], int(work.max())
+
+
+@jit
+def _search(lengths: NDArray[np.int32], longest_first: NDArray[np.int64], cp: int) -> Rows:
+    """Let documents join Per-Doc, the longest first, until the imbalance is at most R."""
+    best = np.empty((0, 4), dtype=np.int32)
+    best_work = -1
+    total_work = 0
+    for length in lengths:
+        total_work += work_of(0, length)
+    for giants in range(lengths.size + 1):
+        if giants > 0 and lengths[longest_first[giants - 1]] < 2 * cp:
+            break
+        rows, largest_work = _place(lengths, longest_first, giants, cp)
+        if best_work < 0 or largest_work < best_work:
+            best, best_work = rows, largest_work
+        if largest_work * cp <= TARGET_IMBALANCE * total_work:
+            break
+    return best
+
+
+def flashcp_shards(lengths: NDArray[np.int32], cp: int) -> Rows:
+    """Place a pack by Algorithm 1.
+
+    Args:
+        lengths: tokens of each packed document, [documents].
+        cp: N, the ranks.
+
+    Returns:
+        Canonical shards, int32 [shards, 4]: rank, document, start, stop.
+    """
+    longest_first = np.argsort(-lengths.astype(np.int64), kind="stable")
+    return canonical(_search(lengths, longest_first, cp))
