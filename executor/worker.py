@@ -48,6 +48,26 @@ def main(folder: Path) -> None:
         (folder / RESULTS).write_text(json.dumps(results))
 
 
+def run_job_in_torchrun(job: Job) -> dict[str, Any] | None:
+    """Run a job as one rank of a group that torchrun started; see `run_job`.
+
+    Raises:
+        RunError: names this rank and what went wrong on it.
+    """
+
+    def hung(line: str) -> None:
+        sys.stderr.write(f"flashcp: {line}\n")
+        sys.stderr.flush()
+
+    try:
+        return run_job(job, on_hang=hung)
+    except RunError:
+        raise
+    # A traceback from every rank would bury the one line that matters.
+    except Exception as error:
+        raise RunError(f"rank {os.environ['RANK']}: {cause(error)}") from error
+
+
 def cause(error: BaseException) -> str:
     """Return what went wrong in one line."""
     lines = str(error).strip().splitlines()
@@ -100,12 +120,13 @@ def run_job(job: Job, *, on_hang: Callable[[str], None]) -> dict[str, Any] | Non
             rank.barrier()
     finally:
         progress.end()
+    environment = provenance(device)
     dist.destroy_process_group()
     if number != 0:
         return None
     return {
         "environment": {
-            **provenance(device),
+            **environment,
             "attention_kernel": kernel_name(job, device, DTYPES[job.options.dtype]),
         },
         "plans": {name: [one[name] for one in everything] for name in job.names},

@@ -1,0 +1,314 @@
+"""`flashcp run`: execute plans for real, verify them, and set measured beside predicted."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flashcp_cli.options import CommaList, Name, Size, echo_json, json_option
+from flashcp_cli.plan import PACKERS, STRATEGIES
+from flashcp_cli.trace_options import TraceSource, trace_options
+
+if TYPE_CHECKING:
+    from costmodel.model_shape import ModelShape
+    from executor.job import Job
+    from flashcp.plan_file import PlanFile
+    from flashcp.plans import Plan
+    from flashcp.prediction import Setting
+
+DTYPES = ("bfloat16", "float16", "float32", "float64")
+# What a command without further words takes: a real window on GPUs, seconds of work on a CPU.
+_CONTEXT_TOKENS = {"cuda": 131072, "cpu": 2048}
+_REPETITIONS = {"cuda": 20, "cpu": 5}
+_CPU_RANKS = 2
+
+
+@click.command()
+@trace_options
+@click.option(
+    "--nproc",
+    type=Size(most=1024),
+    help="Ranks, the CP degree (otherwise the plan's, or one a GPU; 2 on a CPU).",
+)
+@click.option("--emulate", is_flag=True, help="Play all ranks in turn on one device.")
+@click.option(
+    "--device", type=Name(("cuda", "cpu")), help="Where to run (otherwise GPUs if there are any)."
+)
+@click.option(
+    "--context",
+    type=Size(most=2**28),
+    help="Context window, in tokens (128k on GPUs, 2k on a CPU otherwise).",
+)
+@click.option(
+    "--pack-by",
+    type=Name(PACKERS),
+    default="concat",
+    show_default=True,
+    help="How documents fill windows.",
+)
+@click.option(
+    "--pack", type=Size(least=0), default=0, show_default=True, help="The pack to run, from 0."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Draws documents and inputs.")
+@click.option("--corpus-order", is_flag=True, help="Pack documents as they come, unshuffled.")
+@click.option(
+    "--strategies",
+    type=CommaList(Name(STRATEGIES)),
+    help="Strategies to run (a plan file's own, or all, otherwise).",
+)
+@click.option(
+    "--model",
+    metavar="NAME|CONFIG.JSON",
+    help="Model shape (the plan's, or llama3-8b, otherwise).",
+)
+@click.option("--q-heads", type=Size(most=4096), help="Query heads a rank, instead of the model's.")
+@click.option("--kv-heads", type=Size(most=4096), help="KV heads a rank, instead of the model's.")
+@click.option("--head-dim", type=Size(most=1024), help="Head size, instead of the model's.")
+@click.option(
+    "--dtype", type=Name(DTYPES), help="Precision of the tensors (the model's otherwise)."
+)
+@click.option(
+    "--hardware",
+    metavar="NAME|PROFILE.JSON",
+    help="Profile to predict with (the plan's, or h100-sxm, otherwise).",
+)
+@click.option("--ranks-per-node", type=Size(most=1024), help="Ranks that share a node's links.")
+@click.option("--warmups", type=Size(least=0), default=2, show_default=True, help="Runs first.")
+@click.option("--repetitions", type=Size(), help="Timed runs (20 on GPUs, 5 on a CPU otherwise).")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=1),
+    default=120,
+    show_default=True,
+    help="Seconds without progress after which a rank counts as hung.",
+)
+@click.option("--no-verify", is_flag=True, help="Time only; check nothing against the oracle.")
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Save everything that was found here, as JSON.",
+)
+@click.option(
+    "--timeline",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Save measured beside predicted here, for Perfetto.",
+)
+@json_option
+def run(source: TraceSource, as_json: bool, **options: Any) -> None:
+    r"""Execute the plans of a pack, forward and backward, and hold them against the prediction.
+
+    TRACE is a plan file of flashcp plan --out, or a trace as in flashcp plan. Outputs and gradients
+    are checked against attention on one process; a check that fails ends with status 1.
+
+    \b
+    flashcp run plan.parquet                             one process a GPU of this node
+    flashcp run papers --nproc 2 --device cpu            gloo on this machine's CPU
+    flashcp run papers --nproc 8 --emulate               all ranks in turn on one device
+    torchrun --nnodes 2 --nproc-per-node 8 ... --no-python flashcp run plan.parquet
+    """
+    _require_torch()
+    from executor.errors import RunError
+    from executor.picture import chrome_trace
+    from executor.report import report
+
+    for path in (options["results"], options["timeline"]):
+        if path is not None and not path.parent.is_dir():
+            raise click.BadParameter(f"{path.parent} is not a folder", param_hint=str(path))
+    job, setting, source_text = _job(source, options)
+    try:
+        results = _execute(job, setting, emulate=options["emulate"])
+    except RunError as error:
+        raise click.ClickException(str(error)) from error
+    if results is None:
+        return  # rank 0 of torchrun's reports for all
+    document = {"source": source_text, **report(job, results, setting)}
+    if options["results"]:
+        _save(options["results"], document)
+    if options["timeline"]:
+        _save(options["timeline"], chrome_trace(job, results, setting))
+    if as_json:
+        echo_json(document)
+    else:
+        from flashcp_cli.run_view import print_report
+
+        print_report(document)
+    failed = [name for name, one in document["plans"].items() if not one["passed"]]
+    if failed:
+        click.echo(f"flashcp: verification failed for {', '.join(failed)}", err=True)
+        click.get_current_context().exit(1)
+
+
+def _require_torch() -> None:
+    """Say in one line what is missing where the extra is not installed."""
+    try:
+        import torch  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise click.ClickException(
+            "flashcp run needs PyTorch; install it with: pip install 'flashcp[run]'"
+        ) from error
+
+
+def _execute(job: "Job", setting: "Setting", *, emulate: bool) -> dict[str, Any] | None:
+    """Run the job: emulated, as one rank of torchrun's, or by starting the ranks ourselves."""
+    if emulate:
+        from executor.emulated import emulate_job
+
+        return emulate_job(job, setting)
+    if _in_torchrun():
+        from executor.worker import run_job_in_torchrun
+
+        return run_job_in_torchrun(job)
+    from executor.launch import launch
+
+    return launch(job)
+
+
+def _in_torchrun() -> bool:
+    return {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
+
+
+def _job(source: TraceSource, options: dict[str, Any]) -> "tuple[Job, Setting, dict[str, Any]]":
+    """Return what to run, what to predict with, and where it came from."""
+    from costmodel.profile_file import load_profile
+    from executor.device import default_device
+    from executor.job import Job, Options
+    from flashcp.prediction import Setting
+
+    device = options["device"] or default_device()
+    saved = _plan_file(source.name)
+    model = _model(options, saved)
+    dtype = options["dtype"] or model.dtype
+    if dtype != "float64":  # which no model is trained in: its predictions are for the model's
+        model = replace(model, dtype=dtype)
+    hardware = options["hardware"] or (saved.header.hardware if saved else "h100-sxm")
+    setting = Setting(
+        profile=load_profile(hardware),
+        model=model,
+        ranks_per_node=options["ranks_per_node"],
+        # Ours is the layout without per-shard copies, whatever the strategy.
+        copies="in-place",
+    )
+    plans, text = _plans(source, saved, options, setting, device)
+    setting.profile.network.per_node(plans[0][1].cp, options["ranks_per_node"])
+    job = Job(
+        names=tuple(name for name, _ in plans),
+        plans=tuple(made for _, made in plans),
+        model=model,
+        options=Options(
+            dtype=dtype,
+            device=device,
+            warmups=options["warmups"],
+            repetitions=options["repetitions"] or _REPETITIONS[device],
+            seed=options["seed"],
+            timeout_s=float(options["timeout"]),
+            verify=not options["no_verify"],
+        ),
+    )
+    return job, setting, text
+
+
+def _plan_file(name: str) -> "PlanFile | None":
+    """Return the plans in a file, or None where it is no plan file."""
+    path = Path(name)
+    if not path.is_file() or path.read_bytes()[:4] != b"PAR1":
+        return None
+    import pyarrow.parquet as pq
+
+    from flashcp.plan_file import load_plans
+
+    if b"flashcp" not in (pq.read_schema(path).metadata or {}):
+        return None
+    return load_plans(path)
+
+
+def _plans(
+    source: TraceSource,
+    saved: "PlanFile | None",
+    options: dict[str, Any],
+    setting: "Setting",
+    device: str,
+) -> "tuple[list[tuple[str, Plan]], dict[str, Any]]":
+    """Return the plans to run by name, and a description of their pack."""
+    from flashcp.planning import plan
+
+    if saved is None:
+        lengths, text = _pack(source, options, device)
+        cp = options["nproc"] or _default_ranks(device)
+        wanted = options["strategies"] or STRATEGIES
+        return [(name, plan(lengths, cp, name, setting)) for name in wanted], text
+    _check_pack(options["pack"], len(saved.plans))
+    own = saved.plans[options["pack"]]
+    if options["nproc"] not in (None, own.cp):
+        raise click.BadParameter(
+            f"{options['nproc']} ranks cannot run a plan for {own.cp}; plan again with "
+            f"--cp {options['nproc']}",
+            param_hint="--nproc",
+        )
+    name = saved.header.strategy
+    others = [other for other in options["strategies"] or () if other != name]
+    made = [(other, plan(own.lengths, own.cp, other, setting)) for other in others]
+    return [(name, own), *made], {
+        "source": source.name,
+        "pack": options["pack"],
+        "documents": int(own.lengths.size),
+        "tokens": own.context_tokens,
+    }
+
+
+def _pack(source: TraceSource, options: dict[str, Any], device: str) -> tuple[Any, dict[str, Any]]:
+    """Return the document lengths of the pack asked for, and a description of it."""
+    from traces import pack
+
+    trace = source.load(seed=options["seed"])
+    packing = pack(
+        trace,
+        options["context"] or _CONTEXT_TOKENS[device],
+        by=options["pack_by"],
+        packs=options["pack"] + 1,
+        seed=None if options["corpus_order"] else options["seed"],
+    )
+    _check_pack(options["pack"], len(packing))
+    lengths = packing.document_lengths(options["pack"])
+    return lengths, {
+        "source": trace.name,
+        "pack": options["pack"],
+        "documents": len(lengths),
+        "tokens": int(lengths.sum()),
+    }
+
+
+def _check_pack(index: int, packs: int) -> None:
+    if index >= packs:
+        raise click.BadParameter(
+            f"{index} is no pack; there are {packs}, from 0", param_hint="--pack"
+        )
+
+
+def _default_ranks(device: str) -> int:
+    from executor.device import visible_devices
+
+    if _in_torchrun():
+        return int(os.environ["WORLD_SIZE"])
+    return visible_devices("cuda") if device == "cuda" else _CPU_RANKS
+
+
+def _model(options: dict[str, Any], saved: "PlanFile | None") -> "ModelShape":
+    """Return the model asked for, else the plan's, with the heads asked for."""
+    from costmodel.model_shape import ModelShape, load_model
+
+    if options["model"] is None and saved is not None:
+        model = ModelShape(**saved.header.model)
+    else:
+        model = load_model(options["model"] or "llama3-8b")
+    heads = {key: options[key] for key in ("q_heads", "kv_heads", "head_dim") if options[key]}
+    return replace(model, hidden_size=0, ffn_size=0, **heads) if heads else model
+
+
+def _save(path: Path, document: dict[str, Any]) -> None:
+    from traces.atomic import replace_whole
+
+    with replace_whole(path) as temporary:
+        temporary.write_text(json.dumps(document, allow_nan=False))
