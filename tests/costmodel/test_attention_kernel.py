@@ -96,6 +96,25 @@ def test_closed_form_counts_the_tiles_that_the_kernels_loops_walk(q_len, prefix,
     assert features == (owned, walked, q_len, longest, owned)
 
 
+@no_deadline
+@given(st.integers(0, 2**53 - 1), st.integers(1, 2**40))
+def test_division_in_floating_point_is_exact(a, b):
+    for near in (a, a // b * b, max(0, a // b * b - 1)):
+        assert kernel._floor_div(near, b) == near // b
+
+
+@no_deadline
+@given(
+    count=st.integers(0, 60),
+    step=st.integers(1, 300),
+    start=st.integers(0, 2**32),
+    divisor=st.integers(1, 2**15),
+)
+def test_sums_of_ceilings_are_exact(count, step, start, divisor):
+    expected = sum(-(-(i * step + start) // divisor) for i in range(1, count + 1))
+    assert kernel._sum_of_ceilings(count, step, start, divisor) == expected
+
+
 def test_without_a_mask_every_tile_of_the_rectangle_is_walked():
     parameters = model().parameters(8, 8, 128, "forward", causal=False)
     assert kernel.segment_features(300, 1000, parameters) == (3, 24, 300, 8, 3)
@@ -209,7 +228,7 @@ def test_cutting_a_document_in_one_call_saves_at_most_a_tile_a_tile_row(
     assert parts[0][1] + parts[1][1] >= whole[1] - rows
 
 
-@no_deadline
+@settings(max_examples=300, deadline=None)
 @given(segments(most=40), parameter_rows(), st.integers(1, 6))
 def test_lower_bound_holds_for_the_mean_over_calls_and_for_one_call(call, parameters, calls):
     q, k = (np.array(lens, np.int64) for lens in call)
@@ -225,11 +244,23 @@ def test_lower_bound_holds_for_the_mean_over_calls_and_for_one_call(call, parame
         assert whole <= call_us(q, k, parameters) * slack
 
 
-def test_lower_bound_is_within_two_percent_for_one_long_document():
-    parameters = model().parameters(32, 8, 128, "forward")
-    length = 131_072
-    bound = kernel.lower_bound_us(length * (length + 1) / 2, parameters, length)
-    assert bound > 0.98 * call_us([length], [length], parameters)
+@no_deadline
+@given(segments(most=8), parameter_rows(causal=False))
+def test_lower_bound_holds_without_a_mask(call, parameters):
+    q, k = (np.array(lens, np.int64) for lens in call)
+    pairs, tokens = float((q * k).sum()), float(q.sum())
+    bound = kernel.lower_bound_us(pairs, parameters, tokens)
+    assert 0 < bound <= call_us(q, k, parameters) * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("length", [128, 512, 2048, 16_384, 131_072])
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_lower_bound_is_within_a_percent_for_whole_documents(length, direction):
+    parameters = model().parameters(32, 32, 128, direction, cache_write=False)
+    documents = max(1, 16_384 // length)
+    pairs, tokens = documents * length * (length + 1) / 2, documents * length
+    bound = kernel.lower_bound_us(pairs, parameters, tokens)
+    assert bound > 0.99 * call_us([length] * documents, [length] * documents, parameters)
 
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])
