@@ -1,19 +1,16 @@
 """Writes a trace as Parquet, whole or not at all.
 
 The file has one int32 column, `length`, and in its metadata, under the key `flashcp`, the trace's
-name, note, counts and fingerprint. It is written beside its place under another name, synced to the
-disk and renamed: an interrupted or failed write leaves what was there before.
+name, note, counts and fingerprint.
 """
 
-import contextlib
 import json
-import os
-import tempfile
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from traces.atomic import replace_whole
 from traces.errors import TraceError
 from traces.readers.parquet import TRACE_FORMAT
 from traces.trace import Trace
@@ -44,23 +41,5 @@ def save(trace: Trace, path: str | Path) -> None:
     }
     table = pa.table({"length": pa.array(trace.lengths)})
     table = table.replace_schema_metadata({"flashcp": json.dumps(about)})
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            pq.write_table(table, stream, compression="zstd", row_group_size=_ROW_GROUP_ROWS)
-            stream.flush()
-            os.fsync(stream.fileno())
-        # mkstemp made it private; give it the mode any new file gets here.
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(temporary).chmod(0o666 & ~mask)
-        Path(temporary).replace(path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            Path(temporary).unlink()
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    with replace_whole(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", row_group_size=_ROW_GROUP_ROWS)
