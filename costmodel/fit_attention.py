@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from costmodel import attention_kernel as kernel
-from costmodel._jit import jit
+from groundwork.jit import jit
 from costmodel.attention import (
     COEFFICIENTS,
     AttentionFit,

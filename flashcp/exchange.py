@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from costmodel._jit import jit
+from groundwork.jit import jit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from costmodel._jit import jit
+from groundwork.jit import jit
 from flashcp.exchange import Exchange
 from flashcp.plans import Plan
 

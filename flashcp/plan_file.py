@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from flashcp.errors import PlanError
 from flashcp.exchange import Exchange
 from flashcp.plans import Plan, check_shards
-from traces.atomic import replace_whole
+from groundwork.atomic import replace_whole
 
 FORMAT_VERSION = 1
 SHARDS = pa.schema(

@@ -10,7 +10,7 @@ makes no call; in plain ring rank 0 idles through every later step.
 import numpy as np
 from numpy.typing import NDArray
 
-from costmodel._jit import jit
+from groundwork.jit import jit
 
 
 @jit

@@ -240,7 +240,7 @@ def _save_timeline(path: Path, pictured: Any, setting: "Setting") -> None:
     import json
 
     from flashcp.prediction import predict
-    from traces.atomic import replace_whole
+    from groundwork.atomic import replace_whole
 
     timeline = predict(pictured, setting).timeline
     with replace_whole(path) as temporary:

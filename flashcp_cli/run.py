@@ -308,7 +308,7 @@ def _model(options: dict[str, Any], saved: "PlanFile | None") -> "ModelShape":
 
 
 def _save(path: Path, document: dict[str, Any]) -> None:
-    from traces.atomic import replace_whole
+    from groundwork.atomic import replace_whole
 
     with replace_whole(path) as temporary:
         temporary.write_text(json.dumps(document, allow_nan=False))

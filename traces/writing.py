@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from traces.atomic import replace_whole
+from groundwork.atomic import replace_whole
 from traces.errors import TraceError
 from traces.readers.parquet import TRACE_FORMAT
 from traces.trace import Trace

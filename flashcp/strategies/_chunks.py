@@ -7,7 +7,7 @@ consecutive ids also leaves the ranks within one token of each other: WLB-LLM's 
 every length and every N.
 """
 
-from costmodel._jit import jit_as
+from groundwork.jit import jit_as
 
 
 @jit_as("i8(i8, i8, i8, i8)")

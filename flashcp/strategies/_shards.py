@@ -7,7 +7,7 @@ one rank are joined: the kernel then sees one segment, not two.
 import numpy as np
 from numpy.typing import NDArray
 
-from costmodel._jit import jit_as
+from groundwork.jit import jit_as
 
 Rows = NDArray[np.int32]
 

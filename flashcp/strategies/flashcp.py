@@ -23,7 +23,7 @@ The paper leaves open, and this module decides:
 import numpy as np
 from numpy.typing import NDArray
 
-from costmodel._jit import jit, jit_as
+from groundwork.jit import jit, jit_as
 from flashcp.strategies._chunks import chunk_start
 from flashcp.strategies._shards import Rows, append, canonical
 

@@ -9,7 +9,7 @@ times the mean work. All three make slivers of short documents.
 import numpy as np
 from numpy.typing import NDArray
 
-from costmodel._jit import jit
+from groundwork.jit import jit
 from flashcp.strategies._chunks import chunk_start
 from flashcp.strategies._shards import Rows, append
 

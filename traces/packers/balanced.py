@@ -29,7 +29,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from traces._jit import jit
+from groundwork.jit import jit
 from traces.errors import TraceError
 from traces.packers.pieces import PackBuilder, Packed, Pieces, PieceStream, joined, no_pieces
 

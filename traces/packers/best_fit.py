@@ -20,7 +20,7 @@ the whole corpus at once; the buffer keeps a run's order nearly that of the shuf
 import numpy as np
 from numpy.typing import NDArray
 
-from traces._jit import jit
+from groundwork.jit import jit
 from traces.hashing import hashes
 from traces.packers.pieces import PackBuilder, Packed, PieceStream, joined, no_pieces
 

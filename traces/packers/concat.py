@@ -11,7 +11,7 @@ Two passes of one loop over the documents, the first to know how many pieces the
 import numpy as np
 from numpy.typing import NDArray
 
-from traces._jit import jit
+from groundwork.jit import jit
 from traces.packers.pieces import Packed
 
 

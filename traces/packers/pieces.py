@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from traces._jit import jit
+from groundwork.jit import jit
 
 
 class Packed(NamedTuple):

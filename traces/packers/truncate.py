@@ -12,7 +12,7 @@ code's and 45% of books'.
 import numpy as np
 from numpy.typing import NDArray
 
-from traces._jit import jit
+from groundwork.jit import jit
 from traces.packers.pieces import Packed
 
 

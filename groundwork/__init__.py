@@ -1,0 +1,1 @@
+"""What every room stands on: compiled loops with a cache, and files that are written whole."""
