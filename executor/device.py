@@ -26,7 +26,8 @@ def visible_devices(device: str) -> int:
 def local_device(device: str) -> torch.device:
     """Return this rank's device and make it the current one.
 
-    On a CPU the cores are shared out between the ranks of the node, so that they do not fight.
+    On a CPU the cores are shared out between the ranks of the node, so that they do not fight,
+    unless OMP_NUM_THREADS says otherwise.
 
     Raises:
         RunError: there is no GPU for this rank.
@@ -34,7 +35,8 @@ def local_device(device: str) -> torch.device:
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if device == "cpu":
         beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        torch.set_num_threads(max(1, visible_devices("cpu") // beside))
+        if "OMP_NUM_THREADS" not in os.environ or beside > 1:
+            torch.set_num_threads(max(1, visible_devices("cpu") // beside))
         return torch.device("cpu")
     count = visible_devices("cuda")
     if local >= count:

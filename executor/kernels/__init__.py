@@ -6,6 +6,7 @@ shared KV heads; in float32 and float64 plain matrix products. A kernel that is 
 does not know the device, is thereby passed over rather than trusted.
 """
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Protocol
@@ -27,6 +28,7 @@ __all__ = [
     "disagreement",
     "first_that_agrees",
     "relative_error",
+    "rms_error",
     "select",
 ]
 
@@ -167,8 +169,19 @@ def relative_error(found: Tensor, truth: Tensor, *, floor: float = 0.01) -> floa
     """
     if truth.numel() == 0:
         return 0.0
-    wide = found.to(torch.float64)
-    if not bool(torch.isfinite(wide).all()):
-        return float("inf")
-    difference = float((wide - truth.to(torch.float64)).abs().max())
-    return difference / max(float(truth.abs().max()), floor)
+    difference = found.to(torch.float64) - truth.to(torch.float64)
+    error = float(difference.abs().max()) / max(float(truth.abs().max()), floor)
+    return error if math.isfinite(error) else math.inf
+
+
+def rms_error(found: Tensor, truth: Tensor, *, floor: float = 0.01) -> float:
+    """Return the difference's root mean square over that of `truth`; else as `relative_error`.
+
+    Half precision is compared by this: the largest of a few hundred roundings varies by chance,
+    where their mean says how often was rounded.
+    """
+    if truth.numel() == 0:
+        return 0.0
+    difference = (found.to(torch.float64) - truth.to(torch.float64)).square().mean().sqrt()
+    error = float(difference) / max(float(truth.double().square().mean().sqrt()), floor)
+    return error if math.isfinite(error) else math.inf

@@ -1,0 +1,68 @@
+"""Random packs and plans that no strategy would make, for tests of what executes them."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+
+from flashcp.exchange import Exchange
+from flashcp.plans import Plan
+from flashcp.strategies import STRATEGIES, shard
+
+
+def random_lengths(rng, *, most_documents=8, most_tokens=60):
+    """Document lengths from one token up; now and then one document, or fewer tokens than ranks."""
+    most = int(rng.choice([2, 12, most_tokens]))
+    return rng.integers(1, most + 1, rng.integers(1, most_documents + 1)).astype(np.int32)
+
+
+def scattered_plan(rng, lengths, cp, exchange, *, overlap):
+    """Documents cut anywhere, the pieces on any ranks, equal tokens on each."""
+    tokens = int(lengths.sum())
+    room = np.full(cp, tokens // cp) + (np.arange(cp) < tokens % cp)
+    pieces = []
+    for document, length in enumerate(lengths):
+        cuts = {0, int(length), *rng.integers(0, length + 1, rng.integers(0, 4)).tolist()}
+        ends = sorted(cuts)
+        pieces += [(document, a, b) for a, b in pairwise(ends)]
+    rows = []
+    for index in rng.permutation(len(pieces)):
+        document, start, stop = pieces[index]
+        while start < stop:
+            rank = rng.choice(np.flatnonzero(room))
+            size = min(stop - start, int(room[rank]))
+            rows.append((int(rank), document, start, start + size))
+            room[rank] -= size
+            start += size
+    joined = []
+    for row in sorted(rows):
+        last = joined[-1] if joined else None
+        if last and last[:2] == row[:2] and last[3] == row[2]:
+            joined[-1] = (*last[:3], row[3])
+        else:
+            joined.append(row)
+    rank, document, start, stop = (np.array(c, dtype=np.int32) for c in zip(*joined, strict=True))
+    return Plan(
+        lengths=lengths,
+        cp=cp,
+        document=document,
+        rank=rank,
+        start=start,
+        stop=stop,
+        exchange=exchange,
+        strategy="scattered",
+        overlap=overlap,
+    )
+
+
+def all_plans(rng, lengths, cp):
+    """The five fixed strategies, and plans of the kinds that a search may choose."""
+    plans = [shard(lengths, cp, name) for name in STRATEGIES]
+    flashcp = plans[-1]
+    plans.append(replace(flashcp, exchange=Exchange.ALL_TO_ALL_NEEDED, overlap=True))
+    exchange = list(Exchange)[int(rng.integers(len(Exchange)))]
+    plans.append(scattered_plan(rng, lengths, cp, exchange, overlap=bool(rng.integers(2))))
+    plans.append(
+        scattered_plan(rng, lengths, cp, Exchange.ALL_TO_ALL_NEEDED, overlap=bool(rng.integers(2)))
+    )
+    return plans

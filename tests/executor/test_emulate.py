@@ -1,0 +1,127 @@
+"""Every strategy over random packs, all ranks on one device: results, bytes, empty ranks."""
+
+import numpy as np
+import pytest
+import torch
+
+from executor import prepare, shard, unshard
+from executor.emulate import Emulation
+from executor.kernels import ORACLE, Segments, relative_error, rms_error, select
+from executor.kernels.cpu import CpuKernel
+from executor.planned import planned_bytes
+from flashcp.exchange import Exchange
+from flashcp.strategies import shard as make_plan
+from tests.executor.packs import all_plans, random_lengths, scattered_plan
+
+CPU = torch.device("cpu")
+PACKS = 300
+HEADS = ((1, 1, 8), (6, 2, 8), (2, 2, 4), (3, 1, 8))  # query heads, KV heads, head size
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def draw(rng, tokens, heads, dtype=torch.float64):
+    q_heads, kv_heads, head_dim = heads
+    generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
+    return [
+        torch.randn(tokens, h, head_dim, generator=generator, dtype=torch.float64).to(dtype)
+        for h in (q_heads, kv_heads, kv_heads, q_heads)
+    ]
+
+
+def alone(kernel, lengths, q, k, v, dout):
+    segments = Segments.of(lengths, lengths, CPU)
+    result = kernel.forward(q, k, v, segments, 0.3)
+    return (result[0], *kernel.backward(dout, (q, k, v), result, segments, 0.3))
+
+
+def emulated(plan, q, k, v, dout):
+    handles = [prepare(plan, rank) for rank in range(plan.cp)]
+    emulation = Emulation(handles, select(CPU, q.dtype, q.shape[2]), 0.3)
+
+    def shards(x):
+        return [shard(x, plan, rank) for rank in range(plan.cp)]
+
+    outs = emulation.forward(shards(q), shards(k), shards(v))
+    gradients = zip(*emulation.backward(shards(dout)), strict=True)
+    return [unshard(list(x), plan) for x in (outs, *gradients)], emulation.sent_bytes
+
+
+def worst_error(found, true):
+    return max(relative_error(a, b) for a, b in zip(found, true, strict=True))
+
+
+@pytest.mark.parametrize("quarter", range(4))
+def test_every_strategy_equals_one_process_on_300_random_packs(quarter):
+    rng = np.random.default_rng(quarter)
+    for index in range(PACKS // 4):
+        lengths, cp = random_lengths(rng), 1 + index % 4
+        heads = HEADS[int(rng.integers(len(HEADS)))]
+        inputs = draw(rng, int(lengths.sum()), heads)
+        true = alone(CpuKernel(), lengths, *inputs)
+        for plan in all_plans(rng, lengths, cp):
+            found, sent = emulated(plan, *inputs)
+            said = f"{plan.strategy} by {plan.exchange} of {lengths.tolist()} over {cp}"
+            assert worst_error(found, true) <= 1e-10, said
+            planned = planned_bytes(plan, kv_heads=heads[1], head_dim=heads[2], element_bytes=8)
+            assert sent == planned.tolist(), said
+
+
+@pytest.mark.parametrize(
+    ("dtype", "packs"), [(torch.float32, 300), (torch.bfloat16, 300), (torch.float16, 60)], ids=str
+)
+def test_lower_precision_stays_near_the_kernels_own_error(dtype, packs):
+    rng = np.random.default_rng(7)
+    for index in range(packs):
+        # At least 16 tokens: of a handful of numbers the errors' mean is chance as well.
+        lengths = np.append(random_lengths(rng), np.int32(16))
+        inputs = draw(rng, int(lengths.sum()), (4, 2, 16), dtype)
+        true = alone(ORACLE, lengths, *inputs)
+        own = [
+            rms_error(a, b) for a, b in zip(alone(CpuKernel(), lengths, *inputs), true, strict=True)
+        ]
+        for plan in all_plans(rng, lengths, 1 + index % 4):
+            found, _ = emulated(plan, *inputs)
+            if dtype is torch.float32:
+                assert worst_error(found, true) <= 1e-5, (plan.strategy, lengths)
+                continue
+            for one, exact, allowed in zip(found, true, own, strict=True):
+                assert rms_error(one, exact) <= 2 * allowed, (plan.strategy, lengths)
+
+
+def test_many_partial_gradients_add_up_in_float32():
+    """A document that all of 16 ranks attend to: sums in bfloat16 would lose what is small."""
+    lengths = np.array([512], dtype=np.int32)
+    rng = np.random.default_rng(3)
+    inputs = draw(rng, 512, (2, 1, 16), torch.bfloat16)
+    true = alone(ORACLE, lengths, *inputs)
+    own = alone(CpuKernel(), lengths, *inputs)
+    for exchange in Exchange:
+        plan = scattered_plan(rng, lengths, 16, exchange, overlap=False)
+        found, _ = emulated(plan, *inputs)
+        for one, alone_, exact in zip(found, own, true, strict=True):
+            assert rms_error(one, exact) <= 2 * rms_error(alone_, exact)
+
+
+def test_more_ranks_than_tokens_leave_ranks_empty():
+    lengths = np.array([2, 1], dtype=np.int32)
+    rng = np.random.default_rng(1)
+    inputs = draw(rng, 3, (2, 1, 8))
+    true = alone(CpuKernel(), lengths, *inputs)
+    for plan in all_plans(rng, lengths, 5):
+        assert plan.rank_tokens.min() == 0
+        assert worst_error(emulated(plan, *inputs)[0], true) <= 1e-10
+
+
+def test_what_waits_for_nothing_is_attended_where_it_lies():
+    plan = make_plan(np.array([64, 64, 64, 64]), 4, "flashcp")
+    for rank in range(4):
+        schedule = prepare(plan, rank).schedule
+        assert schedule.waiting is None
+        assert not schedule.route.moves
