@@ -1,1 +1,0 @@
-from groundwork.atomic import replace_whole  # noqa: F401
