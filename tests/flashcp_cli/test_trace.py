@@ -3,6 +3,7 @@ import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import click
 import pytest
@@ -12,6 +13,7 @@ from flashcp_cli.main import main
 from flashcp_cli.trace_options import trace_options
 from tests.traces.trace_files import csv_text, write
 from traces import bundled_names, describe, generate, generator_names, load
+from traces.packers import PACKERS
 from traces.readers import FORMATS
 
 
@@ -146,6 +148,20 @@ def test_help_names_every_bundled_trace_generator_and_format(run):
     _, show, _ = run("trace", "show", "-h")
     for name in FORMATS:
         assert name in show
+
+
+def test_the_trace_page_names_every_bundled_trace_generator_format_and_packer():
+    page = (Path(__file__).parents[2] / "docs" / "traces.md").read_text(encoding="utf-8")
+    for name in (*bundled_names(), *generator_names(), *FORMATS, *PACKERS):
+        assert f"`{name}`" in page
+
+
+def test_a_plan_given_as_a_trace_is_told_apart(run, tmp_path):
+    path = tmp_path / "plan.parquet"
+    assert run("plan", "fixed:8k", "--packs", "1", "--cp", "2", "--out", path)[0] == 0
+    status, _, err = run("trace", "show", path)
+    assert status == 2
+    assert "plan.parquet is a flashcp plan, not a trace" in err
 
 
 def test_help_needs_neither_numpy_nor_rich():
