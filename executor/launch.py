@@ -8,6 +8,7 @@ that killed a rank, and the first rank that wrote down its own error.
 
 import json
 import logging
+import os
 import signal
 import sys
 import tempfile
@@ -16,14 +17,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from executor.calls import call
 from executor.errors import RunError
 from executor.job import Job
-from executor.worker import RESULTS
+from executor.worker import RESULTS, output_name
 
 _WORKER = ("-m", "executor.worker")
 _SHUTDOWN_S = 5
@@ -45,7 +46,7 @@ def launch(job: Job, worker: Sequence[str] = _WORKER) -> dict[str, Any]:
     """
     # Whatever the launcher would say of a failed rank, we say it in one line ourselves.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL + 1)
-    with tempfile.TemporaryDirectory(prefix="flashcp-run-") as name:
+    with tempfile.TemporaryDirectory(prefix=f"flashcp-run-{os.getpid()}-") as name:
         folder = Path(name)
         job.save(folder)
         config = call(
@@ -59,7 +60,7 @@ def launch(job: Job, worker: Sequence[str] = _WORKER) -> dict[str, Any]:
             max_restarts=0,
             monitor_interval=0.1,
             shutdown_timeout=_SHUTDOWN_S,
-            logs_specs=DefaultLogsSpecs(log_dir=str(folder / "logs"), redirects=Std.ALL),
+            logs_specs=DefaultLogsSpecs(log_dir=str(folder)),
         )
         try:
             elastic_launch(config, sys.executable)(*worker, str(folder))
@@ -97,9 +98,7 @@ def _why(folder: Path, error: ChildFailedError) -> str:
 
 
 def _last_words(folder: Path, rank: int) -> str:
-    """Return the last line that a rank wrote to its standard error."""
-    for path in folder.glob(f"logs/**/{rank}/stderr.log"):
-        lines = path.read_text(errors="replace").strip().splitlines()
-        if lines:
-            return f": {lines[-1]}"
-    return ""
+    """Return the last line that a rank printed."""
+    path = folder / output_name(rank)
+    lines = path.read_text(errors="replace").strip().splitlines() if path.exists() else []
+    return f": {lines[-1]}" if lines else ""

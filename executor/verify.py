@@ -3,10 +3,10 @@
 The truth is float64 attention to the same inputs, document by document: torch's flash kernel on a
 CPU, matrix products on a GPU. Float64 runs must agree with it to 1e-10 of the largest magnitude,
 float32 to 1e-5, and half precision, by root mean squares, within twice the error that the same
-kernel makes on one process. As the truth of a long pack takes long, it is computed for as many KV heads (with their
-query heads) as a fixed number of operations allows; the report says how many. That no document sees
-another is exact: a changed document must leave every other's output bit for bit, and a gradient
-that is zero outside one document must leave zeros outside it.
+kernel makes on one process. As the truth of a long pack takes long, it is computed for as many KV
+heads (with their query heads) as a fixed number of operations allows; the report says how many.
+That no document sees another is exact: a changed document must leave every other's output bit for
+bit, and a gradient that is zero outside one document must leave zeros outside it.
 """
 
 from collections.abc import Callable
@@ -119,11 +119,10 @@ def verify(plan: Plan, inputs: Inputs, run: Run, scale: float) -> Verification |
     true = truth(plan, inputs, scale)
     allowed = tolerances(plan, inputs, true, scale)
     measure = relative_error if inputs.q.dtype in _TOLERANCES else rms_error
-    # Of one-token documents alone, gradients of queries and keys are zero: any rounding is infinite.
+    # Of one-token documents alone, gradients of q and k are zero: any rounding is infinitely much.
     floor = 1.0 if plan.lengths.max() == 1 else 0.01
     errors = {
-        name: measure(a, b, floor=floor)
-        for name, a, b in zip(NAMES, found, true, strict=True)
+        name: measure(a, b, floor=floor) for name, a, b in zip(NAMES, found, true, strict=True)
     }
     return Verification(
         passed=all(errors[name] <= allowed[name] for name in NAMES) and not leaked,

@@ -32,6 +32,10 @@ RESULTS = "results.json"
 def main(folder: Path) -> None:
     """Run the job in `folder` as one rank of the group that the environment describes."""
     rank = int(os.environ["RANK"])
+    # What libraries print belongs to nobody's report; the launcher shows it if all else is silent.
+    with (folder / output_name(rank)).open("w") as output:
+        for stream in (1, 2):
+            os.dup2(output.fileno(), stream)
 
     def fault(line: str, kind: str) -> None:
         document = {"rank": rank, "line": line, "kind": kind, "when": time.time()}
@@ -66,6 +70,11 @@ def run_job_in_torchrun(job: Job) -> dict[str, Any] | None:
     # A traceback from every rank would bury the one line that matters.
     except Exception as error:
         raise RunError(f"rank {os.environ['RANK']}: {cause(error)}") from error
+
+
+def output_name(rank: int) -> str:
+    """Return the name of the file that takes what a rank prints."""
+    return f"output-{rank}.log"
 
 
 def cause(error: BaseException) -> str:

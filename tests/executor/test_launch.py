@@ -1,0 +1,84 @@
+"""Started ranks: results, and that any fault ends all of them with one line that names the rank."""
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from costmodel.model_shape import ModelShape
+from executor import RunError
+from executor.job import Job, Options, load_job
+from executor.launch import launch
+from executor.verify import NAMES
+from flashcp.strategies import shard
+
+FAULTY = str(Path(__file__).with_name("faulty_worker.py"))
+MODEL = ModelShape(name="small", q_heads=4, kv_heads=2, head_dim=16, dtype="float32")
+
+
+def job(timeout_s=60.0, **options):
+    plan = shard(np.array([200, 90, 30]), 2, "flashcp")
+    settings = {"dtype": "float32", "device": "cpu", "warmups": 0, "repetitions": 2, **options}
+    return Job(
+        names=("flashcp",),
+        plans=(plan,),
+        model=MODEL,
+        options=Options(timeout_s=timeout_s, **settings),
+    )
+
+
+def workers_left():
+    found = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
+    mine = [line for line in found.stdout.splitlines() if f"flashcp-run-{os.getpid()}" in line]
+    return [line for line in mine if "worker" in line]
+
+
+def test_a_job_survives_the_way_to_its_ranks(tmp_path):
+    sent = job()
+    sent.save(tmp_path)
+    got = load_job(tmp_path)
+    assert (got.names, got.model, got.options) == (sent.names, sent.model, sent.options)
+    assert [plan.fingerprint for plan in got.plans] == [plan.fingerprint for plan in sent.plans]
+
+
+def test_a_run_verifies_itself_and_brings_back_every_rank():
+    results = launch(job())
+    rows = results["plans"]["flashcp"]
+    assert [row["rank"] for row in rows] == [0, 1]
+    assert sum(row["tokens"] for row in rows) == 320
+    verification = rows[0]["verification"]
+    assert verification["passed"]
+    assert verification["leaked"] == 0
+    assert all(0 < verification["errors"][name] <= 1e-5 for name in NAMES)
+    for row in rows:
+        assert len(row["forward_us"]) == len(row["backward_us"]) == 2
+        assert row["parts"]["forward"]["forward"][0] > 0
+        assert row["parts"]["backward"]["backward"][0] > 0
+    assert results["environment"]["backend"] == "gloo"
+    assert workers_left() == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "line"),
+    [
+        ("raise", "rank 1: ZeroDivisionError: division by zero"),
+        ("kill", "rank 1 was killed by SIGKILL (out of host memory?)"),
+        ("hang", "rank 1 hangs in timing flashcp, repetition 0: no progress for 4 s"),
+        (
+            "stop",
+            "rank 1 does not answer; others were in timing flashcp, repetition 0: "
+            "no progress for 4 s",
+        ),
+        ("memory", "rank 1: ran out of GPU memory: tried 9 GiB"),
+    ],
+)
+def test_a_fault_ends_the_run_in_time_naming_the_rank_and_the_cause(kind, line):
+    began = time.monotonic()
+    with pytest.raises(RunError) as error:
+        launch(job(timeout_s=4.0 if kind in ("hang", "stop") else 60.0), (FAULTY, kind, "1"))
+    assert str(error.value) == line
+    assert time.monotonic() - began < 45
+    assert workers_left() == []
