@@ -9,6 +9,8 @@ others are not. The same thread ends a worker whose launcher has died, so that n
 
 import json
 import os
+import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 _POLL_S = 0.2
 _HEARING_S = 2.0
+_ENDING_S = 5.0  # what hearing the others and ending every process may take
 
 
 class Progress:
@@ -45,15 +48,17 @@ class Progress:
             store: shared by the ranks; used by the watching thread alone.
             rank: this rank.
             ranks: how many there are.
-            timeout_s: how long a rank may go without progress.
+            timeout_s: within which a rank that no longer gets on must have ended the run.
             on_hang: told which rank hangs and in what, before the process ends.
         """
         self.stage = "starting"
         self._store, self._rank, self._ranks = store, rank, ranks
         self._timeout_s, self._on_hang = timeout_s, on_hang
+        self._patience_s = max(timeout_s - _ENDING_S, timeout_s / 2)
         self._steps, self._waiting = 0, False
         self._when = time.monotonic()
         self._parent = os.getppid()
+        store.set(f"flashcp/process/{rank}", f"{socket.gethostname()} {os.getpid()}")
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
@@ -85,7 +90,7 @@ class Progress:
         while not self._ended.wait(_POLL_S):
             if os.getppid() != self._parent:
                 os._exit(1)  # the launcher is gone
-            if time.monotonic() - self._when > self._timeout_s:
+            if time.monotonic() - self._when > self._patience_s:
                 self._on_hang(self._culprits())
                 os._exit(1)
 
@@ -101,15 +106,24 @@ class Progress:
                     said[rank] = json.loads(self._store.get(key))
             silent = [rank for rank in range(self._ranks) if rank not in said]
             if silent:
+                self._kill(silent)
                 return self._line(silent, f"does not answer; others were in {mine['stage']}")
         busy = [rank for rank, note in said.items() if not note["waiting"]]
         fewest = min(note["steps"] for note in said.values())
         late = busy or [rank for rank, note in said.items() if note["steps"] == fewest]
         return self._line(late, f"hangs in {said[late[0]]['stage']}")
 
+    def _kill(self, ranks: list[int]) -> None:
+        """Kill ranks of this machine that do not even answer, as they would not heed SIGTERM."""
+        for rank in ranks:
+            host, process = self._store.get(f"flashcp/process/{rank}").decode().split()
+            if host == socket.gethostname():
+                with suppress(ProcessLookupError):
+                    os.kill(int(process), signal.SIGKILL)
+
     def _line(self, ranks: list[int], what: str) -> str:
         names = ", ".join(f"rank {rank}" for rank in sorted(ranks))
-        return f"{names} {what}: no progress for {self._timeout_s:g} s"
+        return f"{names} {what}: no progress within the {self._timeout_s:g} s of --timeout"
 
 
 def group_timeout(timeout_s: float) -> timedelta:

@@ -15,6 +15,7 @@ from executor.launch import launch
 from executor.verify import NAMES
 from flashcp.strategies import shard
 
+HUNG = ": no progress within the 8 s of --timeout"
 FAULTY = str(Path(__file__).with_name("faulty_worker.py"))
 MODEL = ModelShape(name="small", q_heads=4, kv_heads=2, head_dim=16, dtype="float32")
 
@@ -66,11 +67,10 @@ def test_a_run_verifies_itself_and_brings_back_every_rank():
     [
         ("raise", "rank 1: ZeroDivisionError: division by zero"),
         ("kill", "rank 1 was killed by SIGKILL (out of host memory?)"),
-        ("hang", "rank 1 hangs in timing flashcp, repetition 0: no progress for 4 s"),
+        ("hang", "rank 1 hangs in timing flashcp, repetition 0"),
         (
             "stop",
-            "rank 1 does not answer; others were in timing flashcp, repetition 0: "
-            "no progress for 4 s",
+            "rank 1 does not answer; others were in timing flashcp, repetition 0",
         ),
         ("memory", "rank 1: ran out of GPU memory: tried 9 GiB"),
     ],
@@ -78,7 +78,7 @@ def test_a_run_verifies_itself_and_brings_back_every_rank():
 def test_a_fault_ends_the_run_in_time_naming_the_rank_and_the_cause(kind, line):
     began = time.monotonic()
     with pytest.raises(RunError) as error:
-        launch(job(timeout_s=4.0 if kind in ("hang", "stop") else 60.0), (FAULTY, kind, "1"))
-    assert str(error.value) == line
-    assert time.monotonic() - began < 45
+        launch(job(timeout_s=8.0 if kind in ("hang", "stop") else 60.0), (FAULTY, kind, "1"))
+    assert str(error.value) == line + (HUNG if kind in ("hang", "stop") else "")
+    assert time.monotonic() - began < 30  # starting, and the time allowed after the last progress
     assert workers_left() == []
