@@ -77,18 +77,14 @@ def emulate_plan(
         verification = found.to_json() if found else None
     local = [_local(pack, plan, rank) for rank in range(plan.cp)]
     del pack
-    exchange = {
-        entry.name: float((entry.end_us - entry.start_us).max())
-        for entry in predict(plan, setting).timeline.entries
-        if entry.kind is Kind.EXCHANGE
-    }
+    exchange = _assumed(plan, setting)
     factor = setting.profile.overlap_factor.value
     timelines, sent = [], [0] * plan.cp
     for repetition in range(-job.options.warmups, job.options.repetitions):
         forward, backward, sent = _timed(local, handles, kernel, scale)
         if repetition >= 0:
             timelines.append(_Composer(plan, exchange, factor).compose(forward, backward))
-    rows = rank_rows(plan, timelines, exchange_us=sum(exchange.values()))
+    rows = rank_rows(plan, timelines, exchange_us=sum(sum(us.values()) for us in exchange))
     for rank, row in enumerate(rows):
         row["sent_bytes"] = sent[rank]
         row["verification"] = verification if rank == 0 else None
@@ -117,22 +113,36 @@ def _by_name(clock: Clock) -> dict[str, float]:
     return times
 
 
+def _assumed(plan: Plan, setting: Setting) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the profile's time of each transfer by name, forward and backward."""
+    prediction = predict(plan, setting)
+    us: tuple[dict[str, float], dict[str, float]] = ({}, {})
+    for entry in prediction.timeline.entries:
+        if entry.kind is Kind.EXCHANGE:
+            later = float(entry.start_us.min()) >= prediction.forward_total_us
+            us[later][entry.name] = float((entry.end_us - entry.start_us).max())
+    return us
+
+
 class _Composer:
     """Puts measured pieces and assumed transfers in the order of a real run."""
 
-    def __init__(self, plan: Plan, exchange_us: dict[str, float], overlap_factor: float) -> None:
-        self._plan, self._exchange_us, self._factor = plan, exchange_us, overlap_factor
+    def __init__(
+        self, plan: Plan, exchange_us: tuple[dict[str, float], ...], overlap_factor: float
+    ) -> None:
+        self._plan, self._assumed_us, self._factor = plan, exchange_us, overlap_factor
+        self._exchange_us = exchange_us[0]
         self._line = Timeline(plan.cp)
         self._times: _Times = []
 
     def compose(self, forward: _Times, backward: _Times) -> tuple[Timeline, int]:
         """Return the timeline of a run, and how many of its entries are forward's."""
-        self._times = forward
+        self._times, self._exchange_us = forward, self._assumed_us[0]
         ring = self._plan.exchange is Exchange.RING
         (self._ring if ring else self._joined_forward)(*((Kind.FORWARD,) if ring else ()))
         entries = len(self._line.entries)
         self._line.barrier()
-        self._times = backward
+        self._times, self._exchange_us = backward, self._assumed_us[1]
         (self._ring if ring else self._joined_backward)(*((Kind.BACKWARD,) if ring else ()))
         return self._line, entries
 
