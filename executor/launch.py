@@ -45,7 +45,9 @@ def launch(job: Job, worker: Sequence[str] = _WORKER) -> dict[str, Any]:
         KeyboardInterrupt: the run was interrupted; every worker has ended.
     """
     # Whatever the launcher would say of a failed rank, we say it in one line ourselves.
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL + 1)
+    for logger in list(logging.root.manager.loggerDict):
+        if logger.startswith("torch.distributed.elastic"):
+            logging.getLogger(logger).setLevel(logging.CRITICAL + 1)
     with tempfile.TemporaryDirectory(prefix=f"flashcp-run-{os.getpid()}-") as name:
         folder = Path(name)
         job.save(folder)

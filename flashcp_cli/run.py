@@ -161,8 +161,14 @@ def _execute(job: "Job", setting: "Setting", *, emulate: bool) -> dict[str, Any]
         from executor.worker import run_job_in_torchrun
 
         return run_job_in_torchrun(job)
+    from executor.device import visible_devices
     from executor.launch import launch
 
+    if job.options.device == "cuda" and job.cp > visible_devices("cuda"):
+        raise click.UsageError(
+            f"{job.cp} ranks need a GPU each and torch sees {visible_devices('cuda')}; take "
+            "--emulate, --device cpu, or torchrun for several nodes"
+        )
     return launch(job)
 
 
@@ -215,13 +221,16 @@ def _plan_file(name: str) -> "PlanFile | None":
     path = Path(name)
     if not path.is_file() or path.read_bytes()[:4] != b"PAR1":
         return None
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     from flashcp.plan_file import load_plans
 
-    if b"flashcp" not in (pq.read_schema(path).metadata or {}):
-        return None
-    return load_plans(path)
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except pa.ArrowInvalid:
+        return None  # which the reader of traces refuses in its own words
+    return load_plans(path) if b"flashcp" in metadata else None
 
 
 def _plans(

@@ -137,6 +137,13 @@ def _notes(document: dict[str, Any]) -> list[Text]:
         lines = []
     elif winner["won"]:
         lines = [Text(f"The predicted winner won: {winner['measured']}")]
+    elif not document["comparable"]:
+        lines = [
+            Text(
+                f"Predicted to win on {document['hardware']}: {winner['predicted']}; "
+                f"fastest here: {winner['measured']}"
+            )
+        ]
     else:
         lines = [
             Text(

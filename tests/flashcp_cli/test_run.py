@@ -1,0 +1,198 @@
+"""`flashcp run` from end to end: gloo ranks, torchrun, emulation, files, bad input, faults."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from flashcp_cli.run import run
+
+SMALL = ["--q-heads", "2", "--kv-heads", "1", "--head-dim", "16", "--repetitions", "1",
+         "--warmups", "0", "--device", "cpu"]  # fmt: skip
+PROGRAM = "from flashcp_cli.boundary import run as go; from flashcp_cli.run import run; go(run)"
+FIXED = "ring,zigzag,per-seq,per-doc,flashcp"
+
+
+def start(*words, **options):
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *map(str, words)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
+    )  # fmt: skip
+
+
+def finish(process):
+    out, err = process.communicate(timeout=200)
+    return process.returncode, out, err
+
+
+def invoke(*words):
+    return CliRunner().invoke(run, [*map(str, words)], prog_name="flashcp run")
+
+
+@pytest.fixture(scope="module")
+def plan_file(tmp_path_factory):
+    from flashcp_cli.plan import plan
+
+    path = tmp_path_factory.mktemp("plans") / "plan.parquet"
+    words = ["wlb-llm", "--cp", "2", "--context", "1k", "--packs", "2", "--processes", "1",
+             "--strategy", "flashcp", "--compare", "flashcp", "--out", str(path)]  # fmt: skip
+    result = CliRunner().invoke(plan, words)
+    assert result.exit_code == 0, result.output
+    return path
+
+
+def test_gloo_ranks_run_every_fixed_strategy_and_the_files_hold_what_was_found(tmp_path):
+    results, timeline = tmp_path / "results.json", tmp_path / "timeline.json"
+    status, out, err = finish(
+        start("wlb-llm", "--nproc", 2, "--strategies", FIXED, "--json", "--context", "512",
+              "--results", results, "--timeline", timeline, *SMALL)
+    )  # fmt: skip
+    assert (status, err) == (0, "")
+    document = json.loads(out)
+    assert json.loads(results.read_text()) == document
+    assert list(document["plans"]) == FIXED.split(",")
+    assert document["environment"]["backend"] == "gloo"
+    assert not document["comparable"]
+    for one in document["plans"].values():
+        assert one["passed"]
+        assert one["verification"]["kv_heads"] == 1
+        assert [rank["sent_bytes"] for rank in one["ranks"]] == [
+            rank["planned_bytes"] for rank in one["ranks"]
+        ]
+    trace = json.loads(timeline.read_text())
+    assert trace["distributedInfo"] == {"rank": 0}
+    assert len(trace["traceEvents"]) > 50
+    assert set(tmp_path.iterdir()) == {results, timeline}  # no temporary file is left
+
+
+def test_a_plan_file_runs_inside_torchrun_and_rank_0_alone_reports(plan_file):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
+                "2", "--no-python", sys.executable, "-c", PROGRAM]  # fmt: skip
+    done = subprocess.run(
+        [*torchrun, str(plan_file), "--pack", "1", "--json", *SMALL],
+        capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["cp"] == 2
+    assert document["source"]["pack"] == 1
+    assert document["plans"]["flashcp"]["passed"]
+
+
+def test_emulation_is_labelled_in_tables_and_runs_without_other_processes(plan_file):
+    result = invoke(plan_file, "--emulate", "--strategies", "per-seq", *SMALL)
+    assert result.exit_code == 0, result.output
+    assert "Emulated: all ranks in turn on one device" in result.output
+    assert "measured and predicted times are not comparable" in result.output
+    assert "passed" in result.output
+    assert "FAILED" not in result.output
+
+
+def test_a_verification_that_fails_ends_with_status_1(plan_file, monkeypatch):
+    monkeypatch.setattr("executor.verify.tolerances", lambda *_: dict.fromkeys(
+        ("out", "dq", "dk", "dv"), 0.0))  # fmt: skip
+    result = invoke(plan_file, "--emulate", *SMALL)
+    assert result.exit_code == 1
+    assert "verification failed for flashcp" in result.output
+
+
+def test_without_verification_nothing_is_claimed(plan_file):
+    result = invoke(plan_file, "--emulate", "--no-verify", "--json", *SMALL)
+    assert json.loads(result.output)["plans"]["flashcp"]["verification"] is None
+
+
+def test_without_torch_one_line_says_what_to_install(monkeypatch, plan_file):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    result = invoke(plan_file)
+    assert result.exit_code == 1
+    assert result.output == (
+        "Error: flashcp run needs PyTorch; install it with: pip install 'flashcp[run]'\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--nproc", "4"], "4 ranks cannot run a plan for 2; plan again with --cp 4"),
+        (["--pack", "2"], "2 is no pack; there are 2, from 0"),
+        (["--strategies", "per-dok"], "did you mean 'per-doc'?"),
+        (["--results", "/nowhere/x.json"], "/nowhere is not a folder"),
+        (["--timeout", "0"], "0.0 is not in the range x>=1"),
+    ],
+)
+def test_wrong_input_is_refused_with_the_value_before_anything_runs(plan_file, words, line):
+    result = invoke(plan_file, "--emulate", *SMALL, *words)
+    assert result.exit_code == 2
+    assert line in result.output
+
+
+def test_a_plan_that_is_cut_short_is_refused(tmp_path, plan_file):
+    broken = tmp_path / "plan.parquet"
+    broken.write_bytes(plan_file.read_bytes()[:-100])
+    status, _, err = finish(start(broken, *SMALL))
+    assert status == 2
+    assert err.count("\n") == 1
+
+
+def test_too_few_gpus_is_one_line(plan_file):
+    import torch
+
+    if torch.cuda.device_count() >= 2:
+        pytest.skip("there are enough GPUs")
+    status, _, err = finish(start(plan_file, *SMALL[:-1], "cuda"))
+    assert status == 2
+    assert err.count("\n") == 1
+    assert "2 ranks need a GPU each and torch sees" in err
+
+
+def test_an_interrupt_ends_every_rank_with_status_130(plan_file, tmp_path):
+    results = tmp_path / "results.json"
+    process = start(plan_file, *SMALL, "--repetitions", 100000, "--results", results,
+                    start_new_session=True)  # fmt: skip
+    deadline = time.monotonic() + 60
+    while len(_children(process.pid)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(3)
+    children = _children(process.pid)
+    assert len(children) >= 2
+    process.send_signal(signal.SIGINT)
+    status, _, err = finish(process)
+    assert status == 130
+    assert err.strip().count("\n") == 0
+    assert not results.exists()
+    assert not any(_alive(child) for child in children)
+
+
+def test_ranks_end_when_their_launcher_is_killed(plan_file):
+    process = start(plan_file, *SMALL, "--repetitions", 100000)
+    deadline = time.monotonic() + 60
+    while len(_children(process.pid)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(4)
+    children = _children(process.pid)
+    process.kill()
+    process.communicate(timeout=10)
+    deadline = time.monotonic() + 20
+    while any(_alive(child) for child in children) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert len(children) >= 2
+    assert not any(_alive(child) for child in children)
+
+
+def _children(pid):
+    found = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False
+    )
+    return [int(word) for word in found.stdout.split()]
+
+
+def _alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
