@@ -1,0 +1,144 @@
+"""How good a placement is: one number to lower, from the loads of all ranks.
+
+    energy  = traffic + time weight * time + balance weight * excess + piece weight * cuts
+    traffic = 4-norm over ranks of max(sent, received) / full all-gather
+    time    = power mean over ranks of predicted time / mean of undivided documents, exponent 8
+    excess  = 2-norm over ranks of what pairs or tiles exceed their slack by
+
+A rank's time is its attention, its copies, and what of the exchange its local attention (of pieces
+that begin a document, which wait for nothing) is too short to hide, forward and backward. High
+norms lean towards the worst rank, which is what counts in the end, and still see progress on the
+others; the worst alone would leave most moves without any effect to judge them by. Tokens that a
+rank has too many or too few would have to travel as heads of documents, received back by the one and
+sent by the other: they count as traffic, and what is beyond a tile of them `token_weight` times more.
+"""
+
+import numpy as np
+
+from flashcp.search.loads import Floats
+from flashcp.search.weights import (
+    BACKWARD,
+    BALANCE_WEIGHT,
+    COPY_US,
+    EXCHANGE_TOKEN_US,
+    EXCHANGE_US,
+    JOINED,
+    LOCAL,
+    MEAN_TOKENS,
+    PAIRS,
+    PAIRS_SLACK,
+    PER_PAIR,
+    PER_TILE,
+    PER_TIME,
+    PER_TRAFFIC,
+    PIECE_WEIGHT,
+    RECEIVED,
+    SENT,
+    TILES,
+    TILES_SLACK,
+    TIME,
+    TIME_WEIGHT,
+    TOKENS,
+    TOKENS_SLACK,
+)
+from groundwork.jit import jit
+
+
+@jit
+def rank_excess(pairs: float, tiles: float, weights: Floats) -> float:
+    """Return by how much a rank's work exceeds its slack, as a share of the mean; at least 0."""
+    excess = max(
+        pairs * weights[PER_PAIR] - weights[PAIRS_SLACK],
+        tiles * weights[PER_TILE] - weights[TILES_SLACK],
+    )
+    return max(excess, 0.0)
+
+
+@jit
+def rank_traffic(
+    sent: float, received: float, tokens: float, token_weight: float, weights: Floats
+) -> float:
+    """Return what a rank sends or receives, whichever is more, as a share of a full all-gather."""
+    surplus = tokens - weights[MEAN_TOKENS]
+    if surplus > 0.0:
+        received += surplus + token_weight * max(surplus - weights[TOKENS_SLACK], 0.0)
+    else:
+        sent -= surplus + token_weight * min(surplus + weights[TOKENS_SLACK], 0.0)
+    return max(sent, received) * weights[PER_TRAFFIC]
+
+
+@jit
+def balance_energy(excess: Floats, weights: Floats) -> float:
+    """Return the energy of each rank's excess, [N]."""
+    total = 0.0
+    for value in excess:
+        total += value * value
+    return weights[BALANCE_WEIGHT] * np.sqrt(total)
+
+
+@jit
+def traffic_energy(traffic: Floats) -> float:
+    """Return the energy of each rank's traffic, [N]."""
+    total = 0.0
+    for value in traffic:
+        square = value * value
+        total += square * square
+    return np.sqrt(np.sqrt(total))
+
+
+@jit
+def time_energy(loads: Floats, weights: Floats) -> float:
+    """Return the energy of the ranks' times; loads are [N, LOADS]."""
+    ranks = loads.shape[0]
+    moved = 0.0
+    for rank in range(ranks):
+        moved += _eighth_power(max(loads[rank, SENT], loads[rank, RECEIVED]))
+    exchange_us = 0.0
+    if moved > 0.0:
+        busiest = np.sqrt(np.sqrt(np.sqrt(moved)))
+        exchange_us = weights[EXCHANGE_US] + weights[EXCHANGE_TOKEN_US] * busiest
+    total = 0.0
+    for rank in range(ranks):
+        local = loads[rank, LOCAL]
+        exposed = max(exchange_us - local, 0.0)
+        exposed += max(exchange_us - weights[BACKWARD] * local, 0.0)
+        copies = weights[COPY_US] * (loads[rank, SENT] + loads[rank, JOINED])
+        total += _eighth_power((loads[rank, TIME] + copies + exposed) * weights[PER_TIME])
+    return weights[TIME_WEIGHT] * np.sqrt(np.sqrt(np.sqrt(total / ranks)))
+
+
+@jit
+def _eighth_power(value: float) -> float:
+    value *= value
+    value *= value
+    return value * value
+
+
+@jit
+def strain(
+    loads: Floats, token_weight: float, weights: Floats, traffic: Floats, excess: Floats
+) -> int:
+    """Fill each rank's traffic and excess, [N] each; returns the rank where most comes together."""
+    worst = 0
+    most = -1.0
+    for rank in range(loads.shape[0]):
+        traffic[rank] = rank_traffic(
+            loads[rank, SENT], loads[rank, RECEIVED], loads[rank, TOKENS], token_weight, weights
+        )
+        excess[rank] = rank_excess(loads[rank, PAIRS], loads[rank, TILES], weights)
+        both = traffic[rank] + weights[BALANCE_WEIGHT] * excess[rank]
+        if both > most:
+            most = both
+            worst = rank
+    return worst
+
+
+@jit
+def energy(loads: Floats, cuts: int, weights: Floats, traffic: Floats, excess: Floats) -> float:
+    """Return the energy of a placement with these loads and cuts, once `strain` filled the rest."""
+    return (
+        traffic_energy(traffic)
+        + time_energy(loads, weights)
+        + balance_energy(excess, weights)
+        + weights[PIECE_WEIGHT] * cuts
+    )

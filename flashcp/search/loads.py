@@ -1,0 +1,130 @@
+"""What a piece, and the exchange of a document's pieces, add to the loads of their ranks.
+
+Everything is a sum of whole numbers (times fixed weights for the time), so taking a piece away
+leaves exactly what was there before it came. Where pieces begin on multiples of 128 tokens the tiles
+telescope: however a document is cut there, its parts walk as many tiles as the whole.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flashcp.search.state import CUTS, NEXT, RANK, STAMP, START, STOP, Ints
+from flashcp.search.weights import (
+    JOINED,
+    KEY_TILE_US,
+    LOCAL,
+    LOCAL_ROW_US,
+    LOCAL_TILE_US,
+    PAIRS,
+    RECEIVED,
+    ROW_US,
+    SENT,
+    TILE,
+    TILE_US,
+    TILES,
+    TIME,
+    TOKENS,
+)
+from groundwork.jit import jit
+
+Floats = NDArray[np.float64]
+
+
+@jit
+def pairs_of(start: int, stop: int) -> float:
+    """Return the query-key pairs of [start, stop) of a document."""
+    return (stop - start) * (start + stop + 1) * 0.5
+
+
+@jit
+def tiles_of(start: int, stop: int) -> tuple[float, float]:
+    """Return the 128x128 tiles that [start, stop) walks, and its rows of tiles."""
+    size = stop - start
+    whole = size // TILE
+    before = (start + TILE - 1) // TILE
+    walked = whole * before + whole * (whole + 1) // 2
+    if whole * TILE < size:
+        return float(walked + (stop + TILE - 1) // TILE), float(whole + 1)
+    return float(walked), float(whole)
+
+
+@jit
+def add_piece(
+    loads: Floats, rank: int, start: int, stop: int, sign: float, weights: Floats
+) -> None:
+    """Add (or with sign -1 take away) what one piece costs by itself."""
+    tiles, rows = tiles_of(start, stop)
+    keys = (stop + TILE - 1) // TILE
+    us = weights[TILE_US] * tiles + weights[ROW_US] * rows + weights[KEY_TILE_US] * keys
+    loads[rank, TOKENS] += sign * (stop - start)
+    loads[rank, PAIRS] += sign * pairs_of(start, stop)
+    loads[rank, TILES] += sign * tiles
+    loads[rank, TIME] += sign * us
+    if start == 0:
+        loads[rank, LOCAL] += sign * (weights[LOCAL_TILE_US] * tiles + weights[LOCAL_ROW_US] * rows)
+
+
+@jit
+def add_exchange(
+    pool: Ints, first: Ints, counters: Ints, document: int, sign: float,
+    loads: Floats, order: Ints, seen: Ints,
+) -> None:  # fmt: skip
+    """Add (or take away) what a document's pieces send and receive when only needed KV travels.
+
+    A rank needs the document up to the end of its own last piece there; see
+    `flashcp.exchange.needed_tokens`.
+
+    Args:
+        pool, first, counters: the placement.
+        document: whose exchange.
+        sign: 1 or -1.
+        loads: [N, LOADS], changed.
+        order: scratch, [P].
+        seen: scratch, [N], marks older than counters[STAMP].
+    """
+    piece = first[document]
+    if pool[piece, NEXT] < 0:
+        return
+    count = 0
+    while piece >= 0:
+        order[count] = piece
+        count += 1
+        piece = pool[piece, NEXT]
+    counters[STAMP] += 1
+    stamp = counters[STAMP]
+    later = 0  # ranks that hold a later piece
+    for i in range(count - 1, -1, -1):
+        piece = order[i]
+        rank = pool[piece, RANK]
+        start = pool[piece, START]
+        tokens = sign * (pool[piece, STOP] - start)
+        if seen[rank] != stamp:
+            seen[rank] = stamp
+            loads[rank, SENT] += tokens * later
+            loads[rank, RECEIVED] += sign * start
+            if start > 0:
+                loads[rank, JOINED] += sign * pool[piece, STOP]
+            later += 1
+        else:
+            loads[rank, SENT] += tokens * (later - 1)
+            loads[rank, RECEIVED] -= tokens
+
+
+@jit
+def account_joins(
+    pool: Ints, first: Ints, counters: Ints, document: int, loads: Floats, weights: Floats
+) -> None:
+    """Count neighbouring pieces on one rank as the one piece that they will be joined to."""
+    piece = first[document]
+    start = pool[piece, START]
+    while pool[piece, NEXT] >= 0:
+        after = pool[piece, NEXT]
+        rank = pool[after, RANK]
+        if rank == pool[piece, RANK]:
+            counters[CUTS] -= 1
+            add_piece(loads, rank, start, pool[piece, STOP], -1.0, weights)
+            add_piece(loads, rank, pool[after, START], pool[after, STOP], -1.0, weights)
+            add_piece(loads, rank, start, pool[after, STOP], 1.0, weights)
+        else:
+            start = pool[after, START]
+        piece = after

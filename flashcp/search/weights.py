@@ -1,0 +1,118 @@
+"""What a placement costs: positions in the small arrays that the compiled search reads.
+
+The search does not evaluate the attention model itself at every step. It adds up, rank by rank,
+what the model is nearly linear in: tiles walked, rows of query tiles, and key tiles (a backward
+kernel visits each key tile of a segment once, the prefix included). On 128-token tiles those are
+whole numbers and cost a few additions a piece; the finished placements are then evaluated exactly.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from costmodel import attention_kernel as kernel
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from flashcp.prediction import Setting
+
+TILE = 128
+
+# Columns of the loads, float64 [ranks, LOADS].
+TOKENS, PAIRS, TILES, TIME, LOCAL, SENT, RECEIVED, JOINED = range(8)
+LOADS = 8
+OWN = 5  # columns before this one change only on the two ranks of a move
+
+# Positions in the weights, float64 [WEIGHTS].
+TILE_US = 0  # of walking one 128x128 tile with all heads, forward and backward
+ROW_US = 1  # of one row of query tiles
+KEY_TILE_US = 2  # of one key tile of a segment
+MEAN_TOKENS = 3  # of a rank
+MEAN_PAIRS = 4
+MEAN_TILES = 5  # of undivided documents
+MEAN_TIME = 6  # of undivided documents
+PAIRS_SLACK = 7  # a rank's pairs over the mean up to which balance costs nothing
+TILES_SLACK = 8
+TIME_WEIGHT = 9  # energy of a time of the mean of undivided documents
+PER_PAIR = 10  # 1 / MEAN_PAIRS, and so on: dividing takes longer
+PER_TILE = 11
+PER_TIME = 12
+PER_TRAFFIC = 13  # 1 / tokens of a full all-gather, C (N - 1) / N
+BALANCE_WEIGHT = 14  # energy of an excess of 1 over the slack
+PIECE_WEIGHT = 15  # energy of one more piece
+TOKENS_SLACK = 16  # tokens over or under the mean that weigh no more than their traffic
+LOCAL_TILE_US = 17  # the forward's part of TILE_US
+LOCAL_ROW_US = 18
+BACKWARD = 19  # how much longer the backward of local attention takes
+COPY_US = 20  # of a token sent or joined, both ways
+EXCHANGE_US = 21  # of an exchange, one way: what it takes anyway
+EXCHANGE_TOKEN_US = 22  # and for each token of the busiest rank
+WEIGHTS = 23
+
+_PAIRS_SLACK, _TILES_SLACK = 1.003, 1.007
+_TIME_WEIGHT = 2.0
+_BALANCE_WEIGHT = 3.0
+_PIECE_WEIGHT = 3e-4
+_EXCHANGED = (0.02, 0.2)  # shares of the pack between which the exchange's time is linear
+
+
+def search_weights(
+    lengths: "NDArray[np.int32]", cp: int, setting: "Setting"
+) -> "NDArray[np.float64]":
+    """Return the weights for one pack.
+
+    Args:
+        lengths: tokens of each packed document, [documents].
+        cp: CP degree.
+        setting: hardware and model shape.
+    """
+    weights = np.zeros(WEIGHTS)
+    for direction in ("forward", "backward"):
+        p = setting.attention_parameters(direction)  # type: ignore[arg-type]
+        rows = p[kernel.Q_HEADS] * TILE / p[kernel.TILE_Q] / p[kernel.SMS]
+        weights[TILE_US] += p[kernel.KV_TILE_US] * rows * TILE / p[kernel.TILE_K]
+        if p[kernel.KEY_OUTER]:
+            weights[KEY_TILE_US] += (
+                p[kernel.QUERY_TILE_US]
+                * p[kernel.Q_HEADS]
+                * TILE
+                / p[kernel.TILE_K]
+                / p[kernel.SMS]
+            )
+        else:
+            weights[ROW_US] += p[kernel.QUERY_TILE_US] * rows
+            weights[LOCAL_TILE_US], weights[LOCAL_ROW_US] = weights[TILE_US], weights[ROW_US]
+    weights[BACKWARD] = weights[TILE_US] / weights[LOCAL_TILE_US] - 1
+    tokens = lengths.astype(np.int64)
+    tiles = -(-tokens // TILE)
+    walked = float((tiles * (tiles + 1) // 2).sum())
+    weights[MEAN_TOKENS] = tokens.sum() / cp
+    weights[MEAN_PAIRS] = float((tokens * (tokens + 1) // 2).sum()) / cp
+    weights[MEAN_TILES] = walked / cp
+    weights[MEAN_TIME] = (
+        weights[TILE_US] * walked + (weights[ROW_US] + weights[KEY_TILE_US]) * float(tiles.sum())
+    ) / cp
+    kv_bytes = setting.model.kv_bytes_per_token
+    weights[COPY_US] = 4 * kv_bytes / setting.profile.copies.memory_bytes_per_us
+    if cp > 1:
+        few, many = (max(share * tokens.sum(), 1.0) for share in _EXCHANGED)
+        first, second = (
+            setting.profile.all_to_all_v_us(
+                moved * kv_bytes, cp, ranks_per_node=setting.ranks_per_node
+            ).us
+            for moved in (few, many)
+        )
+        weights[EXCHANGE_TOKEN_US] = max(second - first, 0.0) / max(many - few, 1.0)
+        weights[EXCHANGE_US] = max(first - few * weights[EXCHANGE_TOKEN_US], 0.0)
+    weights[PAIRS_SLACK] = _PAIRS_SLACK
+    weights[TILES_SLACK] = _TILES_SLACK
+    weights[TIME_WEIGHT] = _TIME_WEIGHT
+    weights[PER_PAIR] = 1.0 / weights[MEAN_PAIRS]
+    weights[PER_TILE] = 1.0 / weights[MEAN_TILES]
+    weights[PER_TIME] = 1.0 / weights[MEAN_TIME]
+    weights[PER_TRAFFIC] = 1.0 / max(tokens.sum() * (cp - 1) / cp, 1.0)
+    weights[TOKENS_SLACK] = TILE
+    weights[BALANCE_WEIGHT] = _BALANCE_WEIGHT
+    weights[PIECE_WEIGHT] = _PIECE_WEIGHT
+    return weights
