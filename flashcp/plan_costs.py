@@ -1,0 +1,138 @@
+"""What each piece of a plan's work takes by itself: kernel calls, copies, exchanges, ring steps.
+
+`flashcp.prediction` queues these on a timeline, `flashcp.simulation.parts` adds them up without
+one. Both take every time from here, so they cannot differ in anything but how they add.
+"""
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from costmodel.attention_kernel import attention_us
+from costmodel.timeline import Clock
+from flashcp.exchange import Exchange
+from flashcp.ring import local_segments, ring_segments
+
+if TYPE_CHECKING:
+    from flashcp.plans import Plan
+    from flashcp.prediction import Direction, Setting
+
+
+class PlanCosts:
+    """Times in microseconds of one plan's pieces, one attention layer; arrays are over ranks."""
+
+    def __init__(self, plan: "Plan", setting: "Setting") -> None:
+        self.plan = plan
+        self.setting = setting
+        self.kv_bytes = setting.model.kv_bytes_per_token
+        self.per_shard = setting.copies_shards(plan.strategy)
+
+    def attention(self, direction: "Direction", *, waits: bool | None = None) -> Clock:
+        """Return each rank's time of one call over all shards, or those that wait (or do not)."""
+        plan = self.plan
+        start, stop, splits = plan.start, plan.stop, plan.rank_splits
+        if waits is not None:
+            chosen = (start > 0) == waits
+            before = np.zeros(chosen.size + 1, dtype=np.int64)
+            np.cumsum(chosen, out=before[1:])
+            start, stop, splits = start[chosen], stop[chosen], before[splits]
+        parameters = self.setting.attention_parameters(direction)
+        q_lens, k_lens = (stop - start).astype(np.int64), stop.astype(np.int64)
+        return attention_us(q_lens, k_lens, splits, parameters)
+
+    def slowed(self, us: Clock, exchange_us: float) -> Clock:
+        """Return the time of attention beside which an exchange runs until it ends."""
+        factor = self.setting.profile.overlap_factor.value
+        return np.where(
+            us * factor <= exchange_us, us * factor, us + exchange_us * (1 - 1 / factor)
+        )
+
+    @cached_property
+    def copies(self) -> tuple[Clock, Clock]:
+        """Return each rank's copies beside the send buffer and beside the kernel, one direction."""
+        plan, copies = self.plan, self.setting.profile.copies
+        nothing = np.zeros(plan.cp)
+        if plan.cp == 1:
+            return nothing, nothing
+        if self.per_shard:
+            # The published implementations lay out the KV of the whole pack for the kernel, and
+            # FlashCP packs its non-last shards besides: so counted, its rows in the paper's
+            # breakdown, which were not fitted to, come out 9 to 11% low.
+            moved = np.full(plan.cp, float(plan.context_tokens))
+            if plan.exchange is Exchange.ALL_GATHER_NON_LAST:
+                moved += plan.non_last_tokens
+            # The profile counts a shard's cost for both directions together.
+            shards = np.diff(plan.rank_splits) / 2
+            return nothing, copies.us_array(moved * self.kv_bytes, shards, "per-shard")
+        # A full all-gather sends the local KV from where it lies.
+        packed = nothing if plan.exchange is Exchange.ALL_GATHER else self._sent_tokens()
+        joined = plan.needed_tokens[2]
+        return (
+            copies.us_array(packed * self.kv_bytes, nothing, "in-place"),
+            copies.us_array(joined.astype(np.float64) * self.kv_bytes, nothing, "in-place"),
+        )
+
+    def _sent_tokens(self) -> Clock:
+        """Return the tokens that each rank puts into its send buffer, once for each receiver."""
+        if self.plan.exchange is Exchange.ALL_TO_ALL_NEEDED:
+            return self.plan.needed_tokens[0].astype(np.float64)
+        if self.plan.exchange is Exchange.ALL_GATHER_NON_LAST:
+            return self.plan.non_last_tokens.astype(np.float64)
+        return self.plan.rank_tokens.astype(np.float64)
+
+    def exchange_us(self, direction: "Direction") -> float:
+        """Return the time of the exchange of KV (forward) or of dKV (backward)."""
+        plan, setting = self.plan, self.setting
+        if plan.exchange is Exchange.ALL_TO_ALL_NEEDED:
+            sent, received, _ = plan.needed_tokens
+            largest = max(sent.max(), received.max()) * self.kv_bytes
+            if largest == 0:
+                return 0.0
+            return setting.profile.all_to_all_v_us(
+                float(largest), plan.cp, ranks_per_node=setting.ranks_per_node
+            ).us
+        # An all-gather wants equal parts: the largest sets the size.
+        total = plan.cp * self._sent_tokens().max() * self.kv_bytes
+        if total == 0:
+            return 0.0
+        return setting.profile.collective_us(
+            "all_gather" if direction == "forward" else "reduce_scatter",
+            float(total),
+            plan.cp,
+            ranks_per_node=setting.ranks_per_node,
+        ).us
+
+    def ring_attention(self, direction: "Direction") -> NDArray[np.float64]:
+        """Return the time of each step's call on each rank, [N steps, N]."""
+        plan, setting = self.plan, self.setting
+        shards = (plan.document, plan.start, plan.stop, plan.rank_splits)
+        lens, splits = local_segments(*shards)
+        own = attention_us(lens, lens, splits, setting.attention_parameters(direction))
+        q_lens, k_lens, splits = ring_segments(*shards)
+        others = attention_us(
+            q_lens, k_lens, splits, setting.attention_parameters(direction, causal=False)
+        )
+        return np.concatenate([own, others]).reshape(plan.cp, plan.cp)
+
+    def ring_transfer(self, direction: "Direction") -> tuple[float, Clock]:
+        """Return the time of one ring step and of one merge on each rank."""
+        plan, setting = self.plan, self.setting
+        if plan.cp == 1:
+            return 0.0, np.zeros(1)
+        tokens = plan.rank_tokens.astype(np.float64)
+        # Backward passes KV on and, beside it, the fp32 dKV gathered so far.
+        sizes = 1.0 if direction == "forward" else 1.0 + 4 / setting.model.dtype_bytes
+        transfer = setting.profile.collective_us(
+            "send_recv",
+            float(tokens.max() * self.kv_bytes * sizes),
+            plan.cp,
+            ranks_per_node=setting.ranks_per_node,
+        ).us
+        # A merge reads a step's result and reads and writes the fp32 running one; backward merges
+        # dQ, and dK and dV. `us_array` counts a byte read and written as one byte moved.
+        heads = setting.model.q_heads + (direction == "backward") * 2 * setting.model.kv_heads
+        element_bytes = (setting.model.dtype_bytes + 8) / 2
+        merged = tokens * heads * setting.model.head_dim * element_bytes
+        return transfer, setting.profile.copies.us_array(merged, np.zeros(plan.cp), "in-place")

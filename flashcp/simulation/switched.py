@@ -1,0 +1,61 @@
+"""Plans under switched-off ideas: another exchange, overlap forced on or off.
+
+A fixed strategy keeps its shards and runs them in the given way. `auto` chooses again: of every
+placement it knows (its own search's and each fixed strategy's), run in each way that is left, it
+takes the one predicted to take least. Rings have one way to run; they stay as they are.
+"""
+
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flashcp.exchange import Exchange
+from flashcp.planning import plan
+from flashcp.plans import Plan
+from flashcp.prediction import Setting
+from flashcp.simulation.parts import predict_parts
+from flashcp.simulation.what_if import WhatIf
+from flashcp.strategies import AUTO, STRATEGIES
+
+_EXCHANGES = {
+    "all-gather": (Exchange.ALL_GATHER,),
+    "non-last": (Exchange.ALL_GATHER_NON_LAST,),
+    "needed": (Exchange.ALL_TO_ALL_NEEDED,),
+    "own": (Exchange.ALL_TO_ALL_NEEDED, Exchange.ALL_GATHER_NON_LAST),  # what auto chooses from
+}
+_OVERLAPS = {"on": (True,), "off": (False,), "own": (False, True)}
+
+
+def switched_plan(
+    lengths: NDArray[np.int32], cp: int, strategy: str, setting: Setting, what_if: WhatIf
+) -> Plan:
+    """Make a pack's plan and run it as `what_if` says; arguments as for `flashcp.plan`."""
+    made = plan(lengths, cp, strategy, setting)
+    if not what_if.switches_plans:
+        return made
+    if strategy != AUTO:
+        return _switch(made, what_if)
+    placements = [made] + [
+        plan(lengths, cp, name, setting)
+        for name, rule in STRATEGIES.items()
+        if rule.exchange is not Exchange.RING
+    ]
+    ways = [
+        replace(placement, strategy=AUTO, exchange=exchange, overlap=overlap)
+        for placement in placements
+        if placement.exchange is not Exchange.RING
+        for exchange, overlap in product(_EXCHANGES[what_if.exchange], _OVERLAPS[what_if.overlap])
+    ]
+    return min(ways, key=lambda way: predict_parts(way, setting).total_us)
+
+
+def _switch(made: Plan, what_if: WhatIf) -> Plan:
+    if made.exchange is Exchange.RING:
+        return made
+    if what_if.exchange != "own":
+        made = replace(made, exchange=_EXCHANGES[what_if.exchange][0])
+    if what_if.overlap != "own":
+        made = replace(made, overlap=what_if.overlap == "on")
+    return made

@@ -1,0 +1,53 @@
+"""The quick sums of a sweep equal the predictions that draw a timeline."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from costmodel import load_model, load_profile
+from flashcp.exchange import Exchange
+from flashcp.prediction import Setting, predict
+from flashcp.simulation.parts import Parts, predict_parts
+from flashcp.strategies import STRATEGIES, shard
+from tests.flashcp.packs import cp_degrees, lengths
+
+SETTING = Setting(profile=load_profile("h100-sxm"), model=load_model("llama3-8b"))
+JOINED = [exchange for exchange in Exchange if exchange is not Exchange.RING]
+
+
+def same(plan, setting):
+    quick, drawn = predict_parts(plan, setting), predict(plan, setting)
+    assert quick.total_us == pytest.approx(drawn.total_us, rel=1e-12)
+    for name in Parts.__dataclass_fields__:
+        assert getattr(quick, name) == pytest.approx(
+            getattr(drawn, name), rel=1e-9, abs=1e-9 * drawn.total_us
+        ), name
+
+
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+@given(pack=lengths(12), cp=cp_degrees(9), copies=st.sampled_from(["published", "in-place"]))
+@settings(max_examples=30, deadline=None)
+def test_quick_parts_equal_the_timelines(strategy, pack, cp, copies):
+    same(shard(pack, cp, strategy), replace(SETTING, copies=copies))
+
+
+@given(
+    pack=lengths(12),
+    cp=cp_degrees(9),
+    strategy=st.sampled_from(["per-seq", "per-doc", "flashcp"]),
+    exchange=st.sampled_from(JOINED),
+    overlap=st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_quick_parts_equal_the_timelines_under_every_exchange(
+    pack, cp, strategy, exchange, overlap
+):
+    plan = replace(shard(pack, cp, strategy), exchange=exchange, overlap=overlap)
+    same(plan, replace(SETTING, copies="in-place"))
+
+
+@pytest.mark.parametrize("strategy", ["ring", "per-doc", "flashcp"])
+def test_quick_parts_span_nodes(strategy):
+    same(shard([60_000, 5_000, 300, 7], 16, strategy), replace(SETTING, ranks_per_node=8))
