@@ -39,6 +39,8 @@ def local_device(device: str) -> torch.device:
             torch.set_num_threads(max(1, visible_devices("cpu") // beside))
         return torch.device("cpu")
     count = visible_devices("cuda")
+    if count and os.environ.get("NCCL_MULTI_RANK_GPU_ENABLE") == "1":
+        local %= count  # whoever lets NCCL put several ranks on a GPU wants them there
     if local >= count:
         raise RunError(
             f"rank {local} of this node has no GPU: torch sees {count}; start at most {count} "

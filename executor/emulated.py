@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from costmodel.timeline import Kind, Stream, Timeline
-from executor.device import device_memory, local_device, provenance
+from executor.device import local_device, provenance
 from executor.emulate import Emulation
 from executor.errors import RunError
 from executor.handle import Handle, prepare
@@ -41,11 +41,22 @@ def emulate_job(job: Job, setting: Setting) -> dict[str, Any]:
         setting: the hardware whose exchange is assumed.
 
     Raises:
-        RunError: the job does not fit the device's memory.
+        RunError: no plan fits the device's memory.
     """
     device = local_device(job.options.device)
     kernel = select(device, DTYPES[job.options.dtype], job.model.head_dim)
-    _check_memory(job, device)
+    rows: dict[str, list[dict[str, Any]]] = {}
+    skipped: dict[str, str] = {}
+    for name, plan in zip(job.names, job.plans, strict=True):
+        try:
+            rows[name] = emulate_plan(plan, job, setting, kernel, device)
+        except torch.OutOfMemoryError:
+            # One GPU holds what would be spread over all: the other plans may fit.
+            torch.cuda.empty_cache()
+            needed = int(memory_bytes(plan, job.model).sum()) / 2**30
+            skipped[name] = f"out of memory; all ranks together take up to {needed:.1f} GiB"
+    if not rows:
+        raise RunError(f"no plan fits {device}: {'; '.join(skipped.values())}")
     return {
         "environment": {
             **provenance(device),
@@ -53,10 +64,8 @@ def emulate_job(job: Job, setting: Setting) -> dict[str, Any]:
             "emulated": True,
             "exchange_from": setting.profile.name,
         },
-        "plans": {
-            name: emulate_plan(plan, job, setting, kernel, device)
-            for name, plan in zip(job.names, job.plans, strict=True)
-        },
+        "plans": rows,
+        "skipped": skipped,
     }
 
 
@@ -210,15 +219,3 @@ def _gathered(emulation: Emulation, inputs: Inputs, plan: Plan) -> tuple[Tensor,
     gradients = emulation.backward([x.dout for x in local])
     parts = [outs, *(list(one) for one in zip(*gradients, strict=True))]
     return tuple(unshard(part, plan) for part in parts)
-
-
-def _check_memory(job: Job, device: torch.device) -> None:
-    """Refuse a job of which all ranks together do not fit the one device."""
-    free = device_memory(device)
-    for name, plan in zip(job.names, job.plans, strict=True):
-        needed = int(memory_bytes(plan, job.model).sum())
-        if free is not None and needed > free:
-            raise RunError(
-                f"{name} needs about {needed / 2**30:.1f} GiB for all {plan.cp} ranks where "
-                f"{free / 2**30:.1f} GiB of {device} are free; take fewer heads or a smaller window"
-            )

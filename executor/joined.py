@@ -104,7 +104,7 @@ def backward(
     route, record, n = joined.route, call.record, joined.route.in_place
     (q, k, v), (out, kept) = qkv, result
     wide = torch.float64 if k.dtype is torch.float64 else torch.float32
-    local_dq = waiting_dq = gradients = ticket = received = None
+    local_dq = waiting_dq = own = ticket = received = None
     if joined.waiting is not None and kept.keys is not None and kept.waiting_lse is not None:
         keys, values = kept.keys[:, 0], kept.keys[:, 1]
         with record.piece(Part.BACKWARD, "attention, rest"):
@@ -122,7 +122,11 @@ def backward(
             if joined.waiting is not None:
                 add(gradients[:, 0], joined.join, dkeys)
                 add(gradients[:, 1], joined.join, dvalues)
+                del dkeys, dvalues
             send = gradients[: route.received].to(k.dtype)
+            # What stays here is never rounded; the wide rest is not needed any longer.
+            own = _staying(joined, call.rank, gradients)
+            del gradients
     if route.moves:
         received = k.new_empty((sum(route.send_splits), 2, *k.shape[1:]))
         ticket = yield Start(
@@ -136,7 +140,7 @@ def backward(
             local_dq, dk, dv = call.kernel.backward(
                 dout[:n], (q[:n], k[:n], v[:n]), (out[:n], kept.local_lse), joined.local, call.scale
             )
-        if gradients is None:
+        if own is None:
             return local_dq, dk, dv
         with record.piece(Part.COPIES, "place dKV"):
             dkv[:n, 0] = dk
@@ -144,10 +148,10 @@ def backward(
     if ticket is not None and joined.overlap:
         yield Wait(ticket, "dKV")
     with record.piece(Part.COPIES, "place dKV"):
-        if gradients is not None:
-            add(dkv, joined.own, gradients[route.received :])
-        if received is not None and gradients is not None:
-            add(dkv, joined.send, _summed(joined, call.rank, received, gradients))
+        if own is not None and own[0] is not None:
+            add(dkv, joined.own, own[0])
+        if received is not None and own is not None:
+            add(dkv, joined.send, _summed(joined, call.rank, received, own[1]))
         dq = _together(q, local_dq, waiting_dq)
         return dq, dkv[:, 0].to(k.dtype), dkv[:, 1].to(v.dtype)
 
@@ -170,16 +174,25 @@ def _forward_transfer(joined: Joined, send: Tensor, recv: Tensor) -> Transfer:
     )
 
 
-def _summed(joined: Joined, rank: int, received: Tensor, gradients: Tensor) -> Tensor:
-    """Return the gradients of the rows that were sent, as far as they came from other ranks.
+def _staying(joined: Joined, rank: int, gradients: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """Return this rank's own part of the buffer's gradients: own rows, and its gathered block."""
+    route = joined.route
+    rows = gradients[route.received :].clone() if len(route.own) else None
+    first = rank * route.padded
+    block = gradients[first : first + len(route.send)].clone() if route.padded else None
+    return rows, block
 
-    After an all-gather every rank sent its share of every row; its own was never rounded.
+
+def _summed(joined: Joined, rank: int, received: Tensor, block: Tensor | None) -> Tensor:
+    """Return the gradients of the rows that were sent, in the precision they are summed in.
+
+    After an all-gather every rank returned its share of every row, this one included.
     """
     padded, sent = joined.route.padded, len(joined.route.send)
-    if not padded:
+    if block is None:
         return received
-    parts = received.view(-1, padded, *received.shape[1:])[:, :sent].to(gradients.dtype)
-    parts[rank] = gradients[rank * padded : rank * padded + sent]
+    parts = received.view(-1, padded, *received.shape[1:])[:, :sent].to(block.dtype)
+    parts[rank] = block
     total: Tensor = parts.sum(0)
     return total
 

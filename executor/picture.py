@@ -17,7 +17,9 @@ def chrome_trace(job: Job, results: dict[str, Any], setting: Setting) -> dict[st
     events: list[dict[str, Any]] = []
     group = 0
     for name, plan in zip(job.names, job.plans, strict=True):
-        rows = results["plans"][name]
+        rows = results["plans"].get(name, [])
+        if not rows:
+            continue
         forward_us = float(np.median(np.max([row["forward_us"] for row in rows], axis=0)))
         entries = predict(plan, setting).timeline.entries
         for rank, row in enumerate(rows):

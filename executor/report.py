@@ -21,7 +21,7 @@ ELEMENT_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}
 
 
 def report(job: Job, results: dict[str, Any], setting: Setting) -> dict[str, Any]:
-    """Return the report of a run: `environment`, `comparable`, `plans` by name, and `winner`.
+    """Return the report of a run: `environment`, `comparable`, `plans` by name, `winner`, ...
 
     Args:
         job: what was run.
@@ -31,6 +31,8 @@ def report(job: Job, results: dict[str, Any], setting: Setting) -> dict[str, Any
     comparable = is_comparable(results["environment"], setting)
     plans = {}
     for name, plan in zip(job.names, job.plans, strict=True):
+        if name not in results["plans"]:
+            continue
         rows = results["plans"][name]
         prediction = predict(plan, setting)
         bytes_ = planned_bytes(
@@ -55,6 +57,7 @@ def report(job: Job, results: dict[str, Any], setting: Setting) -> dict[str, Any
         "cp": job.cp,
         "repetitions": job.options.repetitions,
         "plans": plans,
+        "skipped": results.get("skipped", {}),
         "winner": _winner(plans),
     }
 

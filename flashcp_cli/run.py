@@ -143,12 +143,12 @@ def run(source: TraceSource, as_json: bool, **options: Any) -> None:
 
 def _require_torch() -> None:
     """Say in one line what is missing where the extra is not installed."""
-    try:
-        import torch  # noqa: F401
-    except ModuleNotFoundError as error:
+    from importlib.util import find_spec
+
+    if find_spec("torch") is None:
         raise click.ClickException(
             "flashcp run needs PyTorch; install it with: pip install 'flashcp[run]'"
-        ) from error
+        )
 
 
 def _execute(job: "Job", setting: "Setting", *, emulate: bool) -> dict[str, Any] | None:
@@ -164,7 +164,8 @@ def _execute(job: "Job", setting: "Setting", *, emulate: bool) -> dict[str, Any]
     from executor.device import visible_devices
     from executor.launch import launch
 
-    if job.options.device == "cuda" and job.cp > visible_devices("cuda"):
+    shared = os.environ.get("NCCL_MULTI_RANK_GPU_ENABLE") == "1" and visible_devices("cuda")
+    if job.options.device == "cuda" and not shared and job.cp > visible_devices("cuda"):
         raise click.UsageError(
             f"{job.cp} ranks need a GPU each and torch sees {visible_devices('cuda')}; take "
             "--emulate, --device cpu, or torchrun for several nodes"

@@ -151,6 +151,7 @@ def _notes(document: dict[str, Any]) -> list[Text]:
                 f"than {winner['measured']}"
             )
         ]
+    lines += [Text(f"{name}: {why}", style="yellow") for name, why in document["skipped"].items()]
     checked = [one["verification"] for one in document["plans"].values() if one["verification"]]
     if checked and checked[0]["kv_heads"] < document["model"]["kv_heads"]:
         heads = document["model"]["kv_heads"]

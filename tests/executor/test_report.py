@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from costmodel.model_shape import ModelShape
 from costmodel.profile_file import load_profile
-from executor import RunError, memory_bytes, prepare, shard
+from executor import RunError, memory_bytes, prepare, shard, worker
 from executor.emulate import Emulation
 from executor.emulated import emulate_job
 from executor.job import Job, Options
@@ -203,7 +203,25 @@ def test_estimated_memory_is_near_what_tensors_take(name):
     assert 0.6 * estimate <= live.most <= 1.1 * estimate, live.most / estimate
 
 
-def test_a_job_beyond_the_devices_memory_is_refused_with_the_figure(setting, monkeypatch):
-    monkeypatch.setattr("executor.emulated.device_memory", lambda _: 1000)
-    with pytest.raises(RunError, match=r"per-doc needs about 0\.0 GiB for all 3 ranks where 0\.0"):
+def test_a_plan_that_runs_out_of_memory_is_left_out_with_the_figure(setting, monkeypatch):
+    from executor import emulated
+
+    def full(plan, *_):
+        if plan.strategy == "zigzag":
+            raise torch.OutOfMemoryError("tried to allocate 9 GiB")
+        return original(plan, *_)
+
+    original = emulated.emulate_plan
+    monkeypatch.setattr(emulated, "emulate_plan", full)
+    found = report(make_job(), emulate_job(make_job(repetitions=1), setting), setting)
+    assert "zigzag" not in found["plans"]
+    assert found["skipped"]["zigzag"].startswith("out of memory; all ranks together take up to 0.0")
+    monkeypatch.setattr(emulated, "emulate_plan", lambda *_: full(make_job().plans[1]))
+    with pytest.raises(RunError, match="no plan fits cpu: out of memory"):
         emulate_job(make_job(), setting)
+
+
+def test_a_plan_beyond_a_ranks_memory_is_refused_before_it_runs(monkeypatch):
+    monkeypatch.setattr(worker, "device_memory", lambda _: 1000)
+    with pytest.raises(RunError, match=r"per-doc needs about 0\.0 GiB on rank 1 where 0\.0 GiB of"):
+        worker.check_memory(make_job(), 1, torch.device("cpu"))
