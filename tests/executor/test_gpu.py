@@ -1,0 +1,56 @@
+"""On a GPU: emulated ranks against the oracle in every dtype, and over NCCL where GPUs allow it."""
+
+import numpy as np
+import pytest
+import torch
+
+from costmodel.model_shape import ModelShape
+from costmodel.profile_file import load_profile
+from executor.emulated import emulate_job
+from executor.job import Job, Options
+from executor.launch import launch
+from executor.report import report
+from flashcp.prediction import Setting
+from tests.executor.packs import all_plans
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"),
+]
+LENGTHS = np.array([3000, 1500, 700, 300, 40, 1], dtype=np.int32)
+
+
+def job(dtype, cp):
+    plans = all_plans(np.random.default_rng(0), LENGTHS, cp)
+    model = ModelShape(
+        name="small", q_heads=8, kv_heads=2, head_dim=64,
+        dtype="float32" if dtype == "float64" else dtype,
+    )  # fmt: skip
+    return Job(
+        names=tuple(f"{index} {plan.strategy}" for index, plan in enumerate(plans)),
+        plans=tuple(plans),
+        model=model,
+        options=Options(dtype=dtype, device="cuda", warmups=1, repetitions=2),
+    )
+
+
+def check(job, results):
+    setting = Setting(profile=load_profile("h100-sxm"), model=job.model, copies="in-place")
+    found = report(job, results, setting)
+    wrong = {name: one["verification"] for name, one in found["plans"].items() if not one["passed"]}
+    assert not wrong
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
+@pytest.mark.parametrize("cp", [1, 4])
+def test_every_plan_emulated_on_the_gpu_agrees_with_the_oracle(dtype, cp):
+    one = job(dtype, cp)
+    setting = Setting(profile=load_profile("h100-sxm"), model=one.model, copies="in-place")
+    check(one, emulate_job(one, setting))
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU")
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_every_plan_over_nccl_agrees_with_the_oracle(dtype):
+    one = job(dtype, min(torch.cuda.device_count(), 4))
+    check(one, launch(one))
