@@ -22,6 +22,7 @@ from flashcp.measures import measure
 from flashcp.planning import plan
 from flashcp.plans import Plan
 from flashcp.prediction import Setting, predict
+from flashcp.workers import without_interrupts
 
 if TYPE_CHECKING:
     from traces.packing import Packing
@@ -182,13 +183,15 @@ def _map(
         processes, mp_context=context, initializer=_run, initargs=(task, [first])
     ) as pool:
         try:
-            pending: list[Future[_Block]] = [
-                pool.submit(_run, task, block) for block in islice(blocks, 2 * processes)
-            ]
-            while pending:
-                result = pending.pop(0).result()
-                pending.extend(pool.submit(_run, task, block) for block in islice(blocks, 1))
-                yield result
+            pending: list[Future[_Block]] = []
+            room = 2 * processes
+            while True:
+                with without_interrupts():  # a pool may start a process whenever work comes
+                    pending.extend(pool.submit(_run, task, block) for block in islice(blocks, room))
+                if not pending:
+                    return
+                room = 1
+                yield pending.pop(0).result()
         except BaseException:
             # Ctrl-C or an error: what has not begun need not.
             pool.shutdown(wait=False, cancel_futures=True)

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flashcp_cli.options import CommaList, Name, Size, echo_json, json_option
+from flashcp_cli.setting_options import load_model_with, setting_options
 from flashcp_cli.trace_options import TraceSource, trace_options
 
 if TYPE_CHECKING:
-    from costmodel.model_shape import ModelShape
     from flashcp.comparison import Comparison
     from flashcp.prediction import Setting
     from traces.packing import Packing
@@ -59,31 +59,7 @@ PACKERS = ("concat", "truncate", "best-fit", "balanced")
     type=CommaList(Name(STRATEGIES)),
     help="Strategies to set beside it (all otherwise).",
 )
-@click.option(
-    "--model",
-    metavar="NAME|CONFIG.JSON",
-    default="llama3-8b",
-    show_default=True,
-    help="Model shape: a preset or a Hugging Face config.json.",
-)
-@click.option("--q-heads", type=Size(most=4096), help="Query heads a rank, instead of the model's.")
-@click.option("--kv-heads", type=Size(most=4096), help="KV heads a rank, instead of the model's.")
-@click.option("--head-dim", type=Size(most=1024), help="Head size, instead of the model's.")
-@click.option(
-    "--hardware",
-    metavar="NAME|PROFILE.JSON",
-    default="h100-sxm",
-    show_default=True,
-    help="Hardware profile (see flashcp hardware list).",
-)
-@click.option("--ranks-per-node", type=Size(most=1024), help="Ranks that share a node's links.")
-@click.option(
-    "--copies",
-    type=Name(("published", "in-place")),
-    default="published",
-    show_default=True,
-    help="Count copies as each strategy's authors run it, or only what a layout must move.",
-)
+@setting_options()
 @click.option(
     "--out", type=click.Path(path_type=Path, dir_okay=False), help="Save the strategy's plans here."
 )
@@ -159,27 +135,15 @@ def _setting(options: dict[str, Any]) -> "Setting":
 
     setting = Setting(
         profile=load_profile(options["hardware"]),
-        model=_model(options),
+        model=load_model_with(
+            options["model"], options["q_heads"], options["kv_heads"], options["head_dim"]
+        ),
         ranks_per_node=options["ranks_per_node"],
         copies=options["copies"],
     )
     # Refuses ranks per node that do not divide the CP degree before any work is done.
     setting.profile.network.per_node(options["cp"], options["ranks_per_node"])
     return setting
-
-
-def _model(options: dict[str, Any]) -> "ModelShape":
-    from dataclasses import replace
-
-    from costmodel.model_shape import load_model
-
-    model = load_model(options["model"])
-    heads = {key: options[key] for key in ("q_heads", "kv_heads", "head_dim") if options[key]}
-    if not heads:
-        return model
-    # Other heads make another model: what is known of its linear layers no longer holds.
-    name = f"{model.name} with " + ", ".join(f"{key} {value}" for key, value in heads.items())
-    return replace(model, name=name, hidden_size=0, ffn_size=0, **heads)
 
 
 def _strategies(compared: tuple[str, ...] | None, chosen: str) -> list[str]:

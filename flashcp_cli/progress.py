@@ -2,7 +2,13 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+Advance = Callable[[int], None]
 
 SHORT_PACKS = 64
 
@@ -18,9 +24,35 @@ def over_packs(packs: int, *, hidden: bool = False) -> Iterator[Callable[[int], 
     Yields:
         A function to call with the number of packs done since the last call.
     """
-    if hidden or packs <= SHORT_PACKS or not sys.stderr.isatty():
-        yield lambda _: None
-        return
+    with counted("packs", hidden=hidden) as begin:
+        yield begin(0, packs)
+
+
+@contextmanager
+def counted(what: str, *, hidden: bool = False) -> Iterator[Callable[[int, int], Advance]]:
+    """Show how many are done, where the number to do is known only once work has begun.
+
+    Args:
+        what: what is counted.
+        hidden: show nothing.
+
+    Yields:
+        A function to call with how many are done already and how many there will be; it returns
+        what to call with how many were done since the last call.
+    """
+    with ExitStack() as stack:
+
+        def begin(done: int, total: int) -> Advance:
+            if hidden or total - done <= SHORT_PACKS or not sys.stderr.isatty():
+                return lambda _: None
+            bar = stack.enter_context(_bar(what))
+            task = bar.add_task("", total=total, completed=done)
+            return lambda more: bar.advance(task, more)
+
+        yield begin
+
+
+def _bar(what: str) -> "Progress":
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -30,15 +62,12 @@ def over_packs(packs: int, *, hidden: bool = False) -> Iterator[Callable[[int], 
         TimeRemainingColumn,
     )
 
-    bar = Progress(
+    return Progress(
         TextColumn("planning"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("packs"),
+        TextColumn(what),
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,
     )
-    with bar:
-        task = bar.add_task("", total=packs)
-        yield lambda done: bar.advance(task, done)

@@ -58,6 +58,32 @@ def trace_options(function: Callable[..., None]) -> Callable[..., None]:
     """Add TRACE and its options to a command, which receives them as `source: TraceSource`."""
 
     @click.argument("trace")
+    @_reading_options
+    @functools.wraps(function)
+    def command(*arguments: Any, trace: str, reading: dict[str, Any], **rest: Any) -> None:
+        function(*arguments, source=TraceSource(name=trace, **reading), **rest)
+
+    return command
+
+
+def traces_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Add TRACE... and its options to a command, which gets `sources: list[TraceSource]`."""
+
+    @click.argument("traces", metavar="TRACE...", nargs=-1, required=True)
+    @_reading_options
+    @functools.wraps(function)
+    def command(
+        *arguments: Any, traces: tuple[str, ...], reading: dict[str, Any], **rest: Any
+    ) -> None:
+        sources = [TraceSource(name=name, **reading) for name in traces]
+        function(*arguments, sources=sources, **rest)
+
+    return command
+
+
+def _reading_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say how to read a trace, received as `reading: dict`."""
+
     @click.option(
         "--format",
         metavar="FORMAT",
@@ -88,7 +114,6 @@ def trace_options(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def command(
         *arguments: Any,
-        trace: str,
         format: str | None,  # noqa: A002 - click names parameters for their options
         column: str | None,
         tokenizer: str | None,
@@ -96,14 +121,13 @@ def trace_options(function: Callable[..., None]) -> Callable[..., None]:
         documents: int | None,
         **rest: Any,
     ) -> None:
-        source = TraceSource(
-            name=trace,
-            format=format,
-            column=column,
-            tokenizer=tokenizer,
-            bytes_per_token=bytes_per_token,
-            documents=documents,
-        )
-        function(*arguments, source=source, **rest)
+        reading = {
+            "format": format,
+            "column": column,
+            "tokenizer": tokenizer,
+            "bytes_per_token": bytes_per_token,
+            "documents": documents,
+        }
+        function(*arguments, reading=reading, **rest)
 
     return command

@@ -1,0 +1,125 @@
+"""Where blocks run: on this machine's processes, or on anything that maps tasks.
+
+Local processes are started afresh rather than forked (a fork of a process with threads may hang)
+and get the job once. A process that is killed, as the kernel does when memory runs out, takes the
+pool with it; the blocks in flight are then run on a new pool, and only a pool that dies twice
+without finishing a block is given up.
+"""
+
+import multiprocessing
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from itertools import islice
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flashcp.comparison import usable_cores
+from flashcp.simulation.block import Job
+from flashcp.workers import without_interrupts
+
+_job: Job | None = None  # in a worker process: what `_start` was given
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Task:
+    """One block to compute.
+
+    Attributes:
+        cell: its configuration's place in the sweep.
+        block: its place among that configuration's blocks.
+        first_pack: its first pack.
+        packs: document lengths of each pack, int32 [documents].
+    """
+
+    cell: int
+    block: int
+    first_pack: int
+    packs: list[NDArray[np.int32]]
+
+
+class Engine(Protocol):
+    """What runs tasks; results come in any order."""
+
+    def map(
+        self, job: Job, tasks: Iterable[Task], count: int
+    ) -> Iterator[tuple[Task, NDArray[np.float64]]]:
+        """Yield every one of `count` tasks with its rows; raises OSError if it cannot."""
+        ...
+
+
+class LocalEngine:
+    """Processes on this machine."""
+
+    def __init__(self, processes: int | None = None) -> None:
+        """Use so many processes; one a usable core by default."""
+        self.processes = processes or usable_cores()
+
+    def map(
+        self, job: Job, tasks: Iterable[Task], count: int
+    ) -> Iterator[tuple[Task, NDArray[np.float64]]]:
+        """Yield every task with its rows.
+
+        Raises:
+            ChildProcessError: processes were killed twice without finishing a block in between.
+        """
+        todo = iter(tasks)
+        if min(self.processes, count) <= 1:
+            for task in todo:
+                yield task, job.run(task.cell, task.packs)
+            return
+        first = next(todo)
+        # Compiles every kernel before there are processes that would each do the same.
+        yield first, job.run(first.cell, first.packs)
+        again: list[Task] = []
+        deaths = 0
+        while True:
+            pool = ProcessPoolExecutor(
+                min(self.processes, count),
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_start,
+                initargs=(job,),
+            )
+            pending: dict[Future[NDArray[np.float64]], Task] = {}
+            try:
+                while True:
+                    room = 2 * self.processes - len(pending)
+                    new = [*_take(again, room), *islice(todo, max(room - len(again), 0))]
+                    with without_interrupts():  # a pool may start a process whenever work comes
+                        for task in new:
+                            pending[pool.submit(_run, task.cell, task.packs)] = task
+                    if not pending:
+                        return
+                    for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                        rows = future.result()
+                        yield pending.pop(future), rows
+                        deaths = 0
+            except BrokenProcessPool as error:
+                deaths += 1
+                again = list(pending.values())
+                if deaths == 2:
+                    raise ChildProcessError(
+                        "a worker process was killed twice, perhaps for want of memory; what was "
+                        "computed is kept: run again, with fewer --processes, to go on"
+                    ) from error
+            finally:
+                # Ctrl-C or an error: what has not begun need not.
+                pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _take(tasks: list[Task], most: int) -> list[Task]:
+    taken, tasks[:] = tasks[: max(most, 0)], tasks[max(most, 0) :]
+    return taken
+
+
+def _start(job: Job) -> None:
+    global _job  # noqa: PLW0603 - a worker process has one job
+    _job = job
+
+
+def _run(cell: int, packs: list[NDArray[np.int32]]) -> NDArray[np.float64]:
+    assert _job is not None  # noqa: S101 - for the type checker
+    return _job.run(cell, packs)

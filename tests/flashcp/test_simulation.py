@@ -1,0 +1,353 @@
+"""Sweeps: nothing but their settings changes a bit; steps, memory and reasons add up."""
+
+import os
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from costmodel import load_model, load_profile
+from flashcp.comparison import compare
+from flashcp.errors import PlanError
+from flashcp.prediction import Setting, predict
+from flashcp.simulation.block import Job, kept_tokens
+from flashcp.simulation.capacity import capacities, require_fit
+from flashcp.simulation.engines import LocalEngine, Task
+from flashcp.simulation.intervals import mean_interval, ratio_interval
+from flashcp.simulation.memory import memory, parameters
+from flashcp.simulation.run import BLOCK_PACKS, simulate
+from flashcp.simulation.step import StepModel, pack_times_us, slowest_of_steps
+from flashcp.simulation.summary import summarise
+from flashcp.simulation.sweep import Sweep
+from flashcp.simulation.switched import switched_plan
+from flashcp.simulation.what_if import WhatIf
+from flashcp.strategies import STRATEGIES, shard
+from tests.flashcp.packs import lengths
+from traces import Trace, load
+
+H100, LLAMA = load_profile("h100-sxm"), load_model("llama3-8b")
+SETTING = Setting(profile=H100, model=LLAMA)
+FIXED = tuple(STRATEGIES)
+
+
+def sweep(**changes):
+    defaults = {
+        "traces": [load("papers")],
+        "context_tokens": [16384],
+        "cp": [2, 4],
+        "strategies": FIXED,
+        "profiles": [H100],
+        "models": [LLAMA],
+        "packs": 5,
+    }
+    return Sweep(**(defaults | changes))
+
+
+def test_rows_are_what_compare_finds_on_the_same_packs():
+    simulated = simulate(sweep(cp=[4]), engine=LocalEngine(1))
+    packing = next(iter(simulated.packings.values()))
+    found = compare(packing, 4, FIXED, SETTING)
+    for name in FIXED:
+        rows = simulated.rows[simulated.rows["strategy"] == name]
+        for column in ("total_us", "exchange_us", "copies_us", "imbalance", "eq5_share", "padded"):
+            expected = getattr(found.outcomes[name], column)
+            np.testing.assert_allclose(rows[column], expected, rtol=1e-9, atol=1e-6)
+
+
+def test_every_configuration_sees_the_same_packs():
+    wide = sweep(cp=[2, 4], what_ifs=[WhatIf(), WhatIf(kernel_speed=2.0)])
+    rows = simulate(wide, engine=LocalEngine(1)).rows
+    assert len(rows) == 2 * 2 * len(FIXED) * 5
+    tokens = rows.groupby(["cp", "kernel_speed", "strategy"], observed=True)["documents"]
+    assert len({tuple(values) for _, values in tokens}) == 1
+
+
+def test_processes_and_interrupts_do_not_change_a_byte(tmp_path):
+    many = sweep(packs=2 * BLOCK_PACKS + 3, strategies=("per-seq", "flashcp"), cp=[4],
+                 context_tokens=[8192])  # fmt: skip
+    whole, resumed = tmp_path / "whole.parquet", tmp_path / "resumed.parquet"
+    simulate(many, whole, engine=LocalEngine(2))
+
+    class Interrupted(LocalEngine):
+        def map(self, job, tasks, count):
+            for done, result in enumerate(super().map(job, tasks, count)):
+                if done == 1:
+                    raise KeyboardInterrupt
+                yield result
+
+    with pytest.raises(KeyboardInterrupt):
+        simulate(many, resumed, engine=Interrupted(1))
+    assert not resumed.exists()
+    seen = []
+    simulate(many, resumed, engine=LocalEngine(1),
+             begin=lambda done, total: seen.append((done, total)) or (lambda _: None))  # fmt: skip
+    assert seen == [(BLOCK_PACKS, 2 * BLOCK_PACKS + 3)]
+    assert resumed.read_bytes() == whole.read_bytes()
+    assert sorted(tmp_path.iterdir()) == [resumed, whole]
+
+
+def test_a_finished_sweep_is_read_not_run(tmp_path):
+    out = tmp_path / "rows.parquet"
+    first = simulate(sweep(), out, engine=LocalEngine(1)).rows
+
+    class Never:
+        def map(self, job, tasks, count):
+            raise AssertionError
+
+    pd.testing.assert_frame_equal(simulate(sweep(), out, engine=Never()).rows, first)
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_results_of_other_settings_are_left_alone(tmp_path, finished):
+    out = tmp_path / "rows.parquet"
+    simulate(sweep(), out, engine=LocalEngine(1))
+    if not finished:
+        other = tmp_path / "rows.parquet.partial"
+        out.unlink()
+
+        class Stops(LocalEngine):
+            def map(self, job, tasks, count):
+                raise KeyboardInterrupt
+                yield
+
+        with pytest.raises(KeyboardInterrupt):
+            simulate(sweep(), out, engine=Stops(1))
+        assert other.is_dir()
+    with pytest.raises(PlanError, match=r"other settings: cp \[2, 4\] there, \[8\] now"):
+        simulate(sweep(cp=[8]), out, engine=LocalEngine(1))
+
+
+def test_a_file_that_is_no_result_is_left_alone(tmp_path):
+    out = tmp_path / "notes.txt"
+    out.write_text("mine")
+    with pytest.raises(PlanError, match="is no simulation's results"):
+        simulate(sweep(), out, engine=LocalEngine(1))
+    assert out.read_text() == "mine"
+
+
+class Lethal(Job):
+    """A job whose process dies: once, where there is a flag file to remember it by, or always."""
+
+    def __init__(self, flag):
+        object.__setattr__(self, "flag", flag)
+        object.__setattr__(self, "strategies", ("per-seq",))
+        object.__setattr__(self, "parent", os.getpid())
+
+    def run(self, cell, packs):
+        if os.getpid() != self.parent and not (self.flag and self.flag.exists()):
+            if self.flag:
+                self.flag.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return np.zeros((len(packs), 1, 1))
+
+
+def tasks(count):
+    return [Task(cell=0, block=i, first_pack=i, packs=[np.ones(1, np.int32)]) for i in range(count)]
+
+
+def test_a_killed_worker_costs_nothing_but_its_blocks_in_flight(tmp_path):
+    done = [t.block for t, _ in LocalEngine(2).map(Lethal(tmp_path / "flag"), tasks(7), 7)]
+    assert sorted(done) == list(range(7))
+
+
+def test_workers_that_are_always_killed_are_one_line(tmp_path):
+    with pytest.raises(ChildProcessError, match=r"killed twice.*run again"):
+        list(LocalEngine(2).map(Lethal(None), tasks(5), 5))
+
+
+@given(pack=lengths(12), exchange=st.sampled_from(["own", "all-gather", "non-last", "needed"]),
+       overlap=st.sampled_from(["own", "on", "off"]))  # fmt: skip
+@settings(max_examples=25, deadline=None)
+def test_switched_plans_run_as_asked_and_rings_stay(pack, exchange, overlap):
+    what_if = WhatIf(exchange=exchange, overlap=overlap)
+    kinds = {"all-gather": "all-gather", "non-last": "all-gather-non-last",
+             "needed": "all-to-all-needed"}  # fmt: skip
+    for strategy in FIXED:
+        made = switched_plan(pack, 4, strategy, SETTING, what_if)
+        made.validate()
+        own = shard(pack, 4, strategy)
+        assert made.fingerprint == own.fingerprint or what_if.switches_plans
+        if own.exchange == "ring":
+            assert made.exchange == "ring"
+        else:
+            assert made.exchange == kinds.get(exchange, own.exchange)
+            assert made.overlap == (overlap == "on")
+
+
+def test_auto_chooses_again_among_what_is_left():
+    pack = np.array([60_000, 3_000, 3_000, 17_000, 500, 500], np.int32)
+    setting = replace(SETTING, copies="in-place")
+    what_if = WhatIf(exchange="all-gather", overlap="off")
+    made = switched_plan(pack, 4, "auto", setting, what_if)
+    assert (made.exchange, made.overlap) == ("all-gather", False)
+    best = predict(made, setting).total_us
+    for name in ("per-seq", "per-doc", "flashcp"):
+        other = switched_plan(pack, 4, name, setting, what_if)
+        assert best <= predict(other, setting).total_us * (1 + 1e-9)
+
+
+@given(pack=lengths(12))
+@settings(max_examples=20, deadline=None)
+def test_better_links_and_kernels_never_cost_time(pack):
+    for strategy in FIXED:
+        plan = shard(pack, 4, strategy)
+        base = predict(plan, SETTING).total_us
+        for better in (
+            WhatIf(link_bandwidth=2.0), WhatIf(link_latency=0.5), WhatIf(kernel_speed=2.0)
+        ):  # fmt: skip
+            setting = replace(SETTING, profile=better.profile(H100))
+            assert predict(plan, setting).total_us <= base * (1 + 1e-9)
+
+
+def test_twice_the_bandwidth_halves_the_transfer_of_a_large_message():
+    faster = WhatIf(link_bandwidth=2.0).profile(H100)
+    size = 2**30
+    latency = H100.collectives.curve("all_gather", 8).latency_us
+    before = H100.collective_us("all_gather", size, 8).us
+    after = faster.collective_us("all_gather", size, 8).us
+    assert after - latency == pytest.approx((before - latency) / 2, rel=0.02)
+
+
+def test_kept_tokens_are_what_each_exchange_leaves_on_a_rank():
+    pack = [16_384] * 4
+    assert kept_tokens(shard(pack, 4, "per-doc")) == 3 * 16_384
+    assert kept_tokens(shard(pack, 4, "ring")) == 2 * 16_384
+    assert kept_tokens(shard(pack, 4, "flashcp")) == 0  # whole documents stay where they are
+    assert kept_tokens(shard(pack, 1, "per-doc")) == 0
+
+
+def test_a_step_is_its_layers_and_head_and_waits_for_the_slowest_replica():
+    tokens, attention = np.array([16_384.0, 8_192.0]), np.array([9_000.0, 5_000.0])
+    layer, packs = pack_times_us(tokens, attention, attention / 3, LLAMA, H100, 1, "none")
+    flops = LLAMA.linear_flops_per_token()
+    np.testing.assert_allclose(layer, attention + tokens * flops / (989.4 * 0.7 * 1e6))
+    head = tokens * 6 * LLAMA.hidden_size * LLAMA.vocab_size / (989.4 * 0.7 * 1e6)
+    np.testing.assert_allclose(packs, 32 * layer + head)
+    full, _ = pack_times_us(tokens, attention, attention / 3, LLAMA, H100, 1, "full")
+    np.testing.assert_allclose(full - layer, attention / 3 + (layer - attention) / 3)
+    mlp, _ = pack_times_us(tokens, attention, attention / 3, LLAMA, H100, 1, "mlp")
+    assert (layer < mlp).all()
+    assert (mlp < full).all()
+    np.testing.assert_array_equal(slowest_of_steps(np.array([1.0, 5, 3, 2, 9]), 2), [5, 3])
+
+
+def test_tensor_parallelism_divides_linear_layers_and_adds_its_exchange():
+    tokens, none = np.array([16_384.0]), np.zeros(1)
+    one, _ = pack_times_us(tokens, none, none, LLAMA, H100, 1, "none")
+    two, _ = pack_times_us(tokens, none, none, LLAMA, H100, 2, "none")
+    gather = H100.collective_us("all_gather", 16_384 * 4096 * 2, 2).us
+    scatter = H100.collective_us("reduce_scatter", 16_384 * 4096 * 2, 2).us
+    assert two[0] == pytest.approx(one[0] / 2 + 4 * (gather + scatter), rel=1e-6)
+
+
+def test_parameters_are_the_published_count():
+    per_layer, outside = parameters(LLAMA)
+    assert 32 * per_layer + outside == pytest.approx(8.03e9, rel=0.001)  # norms left out
+
+
+def test_memory_adds_up_and_every_saving_saves():
+    def total(cp=8, tensor_parallel=1, kept_tokens=100_000, **step):
+        return memory(
+            LLAMA, StepModel(**step), cp=cp, tensor_parallel=tensor_parallel,
+            rank_tokens=131_072 / cp, kept_tokens=kept_tokens,
+        ).total_bytes  # fmt: skip
+
+    assert total(recompute="full") < total(recompute="mlp") < total(recompute="none")
+    assert total(cp=16) < total()
+    assert total(tensor_parallel=2) < total()
+    assert total(kept_tokens=0) < total()
+    assert total() < total(state_sharding="optimizer")
+    # 8.03e9 parameters of 18 bytes over 8 ranks and a gathered layer; 32 inputs and one layer
+    # of 69,632 elements for 16,384 tokens; nothing exchanged.
+    state = 8.03e9 * 18 / 8 + 4 * 218e6
+    activations = 16_384 * 2 * (32 * 4096 + 69_632)
+    assert total(kept_tokens=0) == pytest.approx(state + activations, rel=0.01)
+
+
+def test_intervals_cover_the_mean_as_often_as_they_say():
+    rng = np.random.default_rng(7)
+    inside = 0
+    for _ in range(400):
+        base = rng.gamma(4, 1, 60)
+        ours = base * rng.uniform(0.5, 0.9, 60)
+        interval = ratio_interval(base, ours)
+        inside += interval.low <= 1 / 0.7 <= interval.high
+        assert mean_interval(base).low < base.mean() < mean_interval(base).high
+    assert 0.91 <= inside / 400 <= 0.98
+
+
+def test_the_summary_is_best_first_and_its_causes_add_up():
+    simulated = simulate(sweep(cp=[2, 4, 8]), engine=LocalEngine(1))
+    rows = summarise(simulated, StepModel(recompute="none"), {"h100-sxm": 1e12})
+    rates = [row.tokens_per_s_gpu for row in rows]
+    assert rates == sorted(rates, reverse=True)
+    for row in rows:
+        causes = sum(row.losses.to_json().values())
+        assert row.means["bound_us"] + causes == pytest.approx(row.total_us.value, rel=1e-9)
+        assert row.fits is True
+        # A step dilutes an attention speed-up; it never adds to one.
+        if row.speedup.value > 1:
+            assert 1 < row.step_speedup.value < row.speedup.value
+    baseline = [row for row in rows if row.strategy == "per-seq"]
+    assert all(row.speedup.value == 1 for row in baseline)
+    assert all("ms b" in row.reason for row in rows)
+
+
+def test_what_does_not_fit_comes_last_with_its_figure():
+    simulated = simulate(sweep(strategies=("per-seq", "flashcp")), engine=LocalEngine(1))
+    rows = summarise(simulated, StepModel(), {"h100-sxm": 80e9})
+    between = sorted(row.memory.total_bytes for row in rows)[1:3]
+    rows = summarise(simulated, StepModel(), {"h100-sxm": sum(between) / 2})
+    assert [row.fits for row in rows] == [True, True, False, False]
+
+
+def test_balanced_packs_make_steps_of_replicas_faster():
+    rows = {}
+    for by in ("concat", "balanced"):
+        one = sweep(traces=[load("code")], pack_by=[by], replicas=4, packs=40, cp=[4],
+                    context_tokens=[65_536], strategies=("per-doc",))  # fmt: skip
+        simulated = simulate(one, engine=LocalEngine(1))
+        (row,) = summarise(simulated, StepModel(replicas=4), {})
+        rows[by] = row.step_us.value / simulated.rows["tokens"].mean()
+    assert rows["balanced"] < rows["concat"]
+
+
+def test_nothing_that_fits_is_refused_with_what_would():
+    large = sweep(models=[load_model("llama3-405b")], context_tokens=[131_072], cp=[8])
+    with pytest.raises(PlanError, match=r"needs \d+ GB a GPU of 80; --cp \d+ --tensor-parallel"):
+        require_fit(large, StepModel(), capacities(large, None))
+    require_fit(large, StepModel(), capacities(large, 5_000.0))
+    heads = sweep(models=[load_model("paper-h32")])
+    require_fit(heads, StepModel(), capacities(heads, 0.001))
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"cp": []}, "empty: cp has no values"),
+        ({"strategies": ["per-docs"]}, "'per-docs' is unknown"),
+        ({"cp": [0]}, "CP degree 0"),
+        ({"traces": [load("papers"), load("papers")]}, "papers twice"),
+        ({"replicas": 8, "packs": 5}, "5 packs are not enough for one step of 8 replicas"),
+        ({"strategies": ["ring"], "what_ifs": [WhatIf(exchange="needed")]}, "rings have one way"),
+        ({"tensor_parallel": [3]}, "degree 3 does not divide the 32:8 heads"),
+    ],
+)
+def test_contradictions_are_refused_before_any_work(changes, match):
+    with pytest.raises(PlanError, match=match):
+        sweep(**changes)
+
+
+def test_too_few_packs_for_a_step_are_refused():
+    tiny = Trace("tiny", np.array([100, 200], np.int32))
+    with pytest.raises(PlanError, match=r"makes 1 packs .* fewer than one step of 4 replicas"):
+        simulate(sweep(traces=[tiny], replicas=4, packs=8), engine=LocalEngine(1))
+
+
+def test_factors_out_of_range_are_refused():
+    with pytest.raises(PlanError, match=r"link_bandwidth 0\.0 is not a factor"):
+        WhatIf(link_bandwidth=0.0)
