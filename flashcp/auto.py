@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flashcp.bounds import lower_bound_us
 from flashcp.errors import PlanError
 from flashcp.exchange import Exchange
 from flashcp.plans import Plan
@@ -72,11 +71,23 @@ def auto_plan(
 def _ring(
     rule: "Strategy", lengths: "NDArray[np.int32]", cp: int, setting: "Setting", best_us: float
 ) -> list[Option]:
-    """Predict a ring strategy where it could be the fastest; its time is never below the bound."""
-    if cp > 1 and lower_bound_us(lengths, cp, setting) * _TOLERANCE > best_us:
-        return []
+    """Predict a ring strategy where it could be the fastest.
+
+    Its steps are one after another, each at least as long as its transfer; backward passes on KV
+    and dKV, and once more.
+    """
+    tokens = int(lengths.sum(dtype=np.int64))
+    moved = float(tokens) * (cp - 1) / cp
+    if cp > 1:
+        step = setting.profile.collective_us(
+            "send_recv",
+            float(-(-tokens // cp) * setting.model.kv_bytes_per_token),
+            cp,
+            ranks_per_node=setting.ranks_per_node,
+        )
+        if 2 * (cp - 1) * step.us > best_us:
+            return []
     rows = rule.shards(lengths, cp)
-    moved = float(lengths.sum(dtype=np.int64)) * (cp - 1) / cp
     option = Option(rows, Exchange.RING, False, np.inf, moved)
     total = predict(_plan(lengths, cp, option, rule.name), setting).total_us
     return [Option(rows, Exchange.RING, False, total, moved)]

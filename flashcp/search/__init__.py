@@ -5,8 +5,10 @@
     loads      what a piece and a document's exchange add to their ranks
     energy     how good the loads of all ranks are together
     seed       a first placement: longest documents first, giants cut in equal work
-    anneal     better placements by moves and swaps, with a budget of steps
+    moves      draws moves between two ranks
+    anneal     better placements by such moves, with a budget of steps
     repair     exactly equal tokens
+    placement  all of these in turn
     evaluate   predicted times of finished placements, as `flashcp.prediction` would give them
 
 All of it is integer or order-fixed float arithmetic in compiled code, so every machine makes the

@@ -9,8 +9,8 @@ A rank's time is its attention, its copies, and what of the exchange its local a
 that begin a document, which wait for nothing) is too short to hide, forward and backward. High
 norms lean towards the worst rank, which is what counts in the end, and still see progress on the
 others; the worst alone would leave most moves without any effect to judge them by. Tokens that a
-rank has too many or too few would have to travel as heads of documents, received back by the one and
-sent by the other: they count as traffic, and what is beyond a tile of them `token_weight` times more.
+rank has too many or too few would have to travel as heads of documents, received back by the one
+and sent by the other: they count as traffic, those beyond a tile `token_weight` times more.
 """
 
 import numpy as np
@@ -51,7 +51,7 @@ def rank_excess(pairs: float, tiles: float, weights: Floats) -> float:
         pairs * weights[PER_PAIR] - weights[PAIRS_SLACK],
         tiles * weights[PER_TILE] - weights[TILES_SLACK],
     )
-    return max(excess, 0.0)
+    return float(max(excess, 0.0))
 
 
 @jit
@@ -64,16 +64,22 @@ def rank_traffic(
         received += surplus + token_weight * max(surplus - weights[TOKENS_SLACK], 0.0)
     else:
         sent -= surplus + token_weight * min(surplus + weights[TOKENS_SLACK], 0.0)
-    return max(sent, received) * weights[PER_TRAFFIC]
+    return float(max(sent, received) * weights[PER_TRAFFIC])
+
+
+@jit
+def sum_of_squares(values: Floats) -> float:
+    """Return the sum of squares, added up in order."""
+    total = 0.0
+    for value in values:
+        total += value * value
+    return float(total)
 
 
 @jit
 def balance_energy(excess: Floats, weights: Floats) -> float:
     """Return the energy of each rank's excess, [N]."""
-    total = 0.0
-    for value in excess:
-        total += value * value
-    return weights[BALANCE_WEIGHT] * np.sqrt(total)
+    return float(weights[BALANCE_WEIGHT] * np.sqrt(sum_of_squares(excess)))
 
 
 @jit
@@ -83,7 +89,7 @@ def traffic_energy(traffic: Floats) -> float:
     for value in traffic:
         square = value * value
         total += square * square
-    return np.sqrt(np.sqrt(total))
+    return float(np.sqrt(np.sqrt(total)))
 
 
 @jit
@@ -104,7 +110,7 @@ def time_energy(loads: Floats, weights: Floats) -> float:
         exposed += max(exchange_us - weights[BACKWARD] * local, 0.0)
         copies = weights[COPY_US] * (loads[rank, SENT] + loads[rank, JOINED])
         total += _eighth_power((loads[rank, TIME] + copies + exposed) * weights[PER_TIME])
-    return weights[TIME_WEIGHT] * np.sqrt(np.sqrt(np.sqrt(total / ranks)))
+    return float(weights[TIME_WEIGHT] * np.sqrt(np.sqrt(np.sqrt(total / ranks))))
 
 
 @jit
@@ -134,9 +140,40 @@ def strain(
 
 
 @jit
+def least_energy(
+    loads: Floats, one: int, other: int, pairs: float, tokens: int, others: float,
+    token_weight: float, weights: Floats,
+) -> float:  # fmt: skip
+    """Return an energy that a move cannot lead below, pieces left out.
+
+    Args:
+        loads: before the move, [N, LOADS].
+        one: the rank that gives.
+        other: the rank that gets.
+        pairs: how many, gives less gets.
+        tokens: how many, gives less gets.
+        others: sum over the remaining ranks of their excess squared.
+        token_weight: as for `strain`.
+        weights: of the pack.
+    """
+    uneven = max(
+        abs(loads[one, TOKENS] - tokens - weights[MEAN_TOKENS]),
+        abs(loads[other, TOKENS] + tokens - weights[MEAN_TOKENS]),
+    )
+    traffic = token_weight * max(uneven - weights[TOKENS_SLACK], 0.0)
+    # Tiles may exceed by more than pairs; times are no better than undivided documents'.
+    first = max((loads[one, PAIRS] - pairs) * weights[PER_PAIR] - weights[PAIRS_SLACK], 0.0)
+    second = max((loads[other, PAIRS] + pairs) * weights[PER_PAIR] - weights[PAIRS_SLACK], 0.0)
+    balance = np.sqrt(others + first * first + second * second)
+    return float(
+        traffic * weights[PER_TRAFFIC] + weights[BALANCE_WEIGHT] * balance + weights[TIME_WEIGHT]
+    )
+
+
+@jit
 def energy(loads: Floats, cuts: int, weights: Floats, traffic: Floats, excess: Floats) -> float:
     """Return the energy of a placement with these loads and cuts, once `strain` filled the rest."""
-    return (
+    return float(
         traffic_energy(traffic)
         + time_energy(loads, weights)
         + balance_energy(excess, weights)

@@ -1,7 +1,7 @@
 """Predicted times of a placement under each exchange, with and without overlap.
 
-The formulas of `flashcp.prediction`, without its timeline: attention and traffic are worked out once
-and shared between the ways to run the same shards. Equal to `predict` to the last bits (tested).
+The formulas of `flashcp.prediction`, without its timeline: attention and traffic are worked out
+once and shared between the ways to run the same shards. Equal to `predict` up to rounding (tested).
 """
 
 from dataclasses import dataclass

@@ -1,14 +1,14 @@
 """What a piece, and the exchange of a document's pieces, add to the loads of their ranks.
 
-Everything is a sum of whole numbers (times fixed weights for the time), so taking a piece away
-leaves exactly what was there before it came. Where pieces begin on multiples of 128 tokens the tiles
-telescope: however a document is cut there, its parts walk as many tiles as the whole.
+Loads are sums of whole numbers (times fixed weights for times), so taking a piece away leaves what
+was there before it came. Where pieces begin on multiples of 128 tokens the tiles telescope: however
+a document is cut there, its parts walk as many tiles as the whole.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flashcp.search.state import CUTS, NEXT, RANK, STAMP, START, STOP, Ints
+from flashcp.search.state import CUTS, NEXT, ORDER, RANK, SEEN, STAMP, START, STOP, Ints
 from flashcp.search.weights import (
     JOINED,
     KEY_TILE_US,
@@ -65,43 +65,58 @@ def add_piece(
 
 
 @jit
+def shift_part(
+    pool: Ints, loads: Floats, weights: Floats, piece: int, cut: int, head: bool, rank: int
+) -> None:
+    """Account for what `move_part` will do, before it does and without the exchange."""
+    start = pool[piece, START]
+    stop = pool[piece, STOP]
+    here = pool[piece, RANK]
+    add_piece(loads, here, start, stop, -1.0, weights)
+    if cut < 0:
+        add_piece(loads, rank, start, stop, 1.0, weights)
+    elif head:
+        add_piece(loads, rank, start, cut, 1.0, weights)
+        add_piece(loads, here, cut, stop, 1.0, weights)
+    else:
+        add_piece(loads, here, start, cut, 1.0, weights)
+        add_piece(loads, rank, cut, stop, 1.0, weights)
+
+
+@jit
 def add_exchange(
-    pool: Ints, first: Ints, counters: Ints, document: int, sign: float,
-    loads: Floats, order: Ints, seen: Ints,
-) -> None:  # fmt: skip
-    """Add (or take away) what a document's pieces send and receive when only needed KV travels.
+    pool: Ints, first: Ints, counters: Ints, ranks: Ints, document: int, sign: float, loads: Floats
+) -> None:
+    """Add (or take away) what a document's pieces send, receive and join.
 
-    A rank needs the document up to the end of its own last piece there; see
+    Only needed KV travels: a rank needs the document up to the end of its own last piece there; see
     `flashcp.exchange.needed_tokens`.
-
-    Args:
-        pool, first, counters: the placement.
-        document: whose exchange.
-        sign: 1 or -1.
-        loads: [N, LOADS], changed.
-        order: scratch, [P].
-        seen: scratch, [N], marks older than counters[STAMP].
     """
     piece = first[document]
     if pool[piece, NEXT] < 0:
         return
     count = 0
     while piece >= 0:
-        order[count] = piece
+        pool[count, ORDER] = piece
         count += 1
         piece = pool[piece, NEXT]
     counters[STAMP] += 1
     stamp = counters[STAMP]
     later = 0  # ranks that hold a later piece
     for i in range(count - 1, -1, -1):
-        piece = order[i]
+        piece = pool[i, ORDER]
         rank = pool[piece, RANK]
         start = pool[piece, START]
         tokens = sign * (pool[piece, STOP] - start)
-        if seen[rank] != stamp:
-            seen[rank] = stamp
+        if ranks[rank, SEEN] != stamp:
+            ranks[rank, SEEN] = stamp
             loads[rank, SENT] += tokens * later
             loads[rank, RECEIVED] += sign * start
+            # Neighbours on one rank will be joined: what counts is where the whole begins.
+            before = i - 1
+            while before >= 0 and pool[pool[before, ORDER], RANK] == rank:
+                start = pool[pool[before, ORDER], START]
+                before -= 1
             if start > 0:
                 loads[rank, JOINED] += sign * pool[piece, STOP]
             later += 1

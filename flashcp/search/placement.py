@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flashcp.search.anneal import anneal
-from flashcp.search.loads import Floats, add_exchange
+from flashcp.search.loads import Floats
 from flashcp.search.repair import CUTS_A_RANK, repair
-from flashcp.search.seed import list_pieces, place
-from flashcp.search.state import Ints, copy_rows, new_pool
-from flashcp.search.weights import BALANCE_WEIGHT, LOADS, TILE
+from flashcp.search.seed import seed
+from flashcp.search.state import CUTS, Ints, copy_rows
+from flashcp.search.weights import BALANCE_WEIGHT, TILE
 from groundwork.jit import jit
 from traces.hashing import hashes
 
@@ -32,8 +32,9 @@ _LEAST_TILES_A_RANK = 16  # ranks of fewer are cut on a finer grid
 # Share of the steps, temperature, token weight and balance weight of each stage.
 _STAGES = np.array(
     [
-        [0.4, 0.003, 10.0, 4.0],
-        [0.6, 0.001, 30.0, 6.0],
+        [0.45, 0.0020, 5.0, 2.0],
+        [0.35, 0.0007, 30.0, 4.0],
+        [0.20, 0.0001, 30.0, 20.0],
     ]
 )
 
@@ -83,28 +84,36 @@ def _search(
     lengths: Ints, cp: int, weights: Floats, draws: Ints, grid: int, steps: int, stages: Floats
 ) -> "Rows":
     """Search for one pack whose documents are sorted by falling length; see `find_placement`."""
-    documents = lengths.size
     reserve = CUTS_A_RANK * cp
-    pieces = documents + _ANNEALED_CUTS_A_RANK * cp + reserve
-    pool, first, free, counters = new_pool(documents, pieces)
-    loads = np.zeros((cp, LOADS))
-    place(lengths, grid, pool, first, free, counters, loads, weights)
-    order = np.empty(pieces, dtype=np.int64)
-    seen = np.zeros(cp, dtype=np.int64)
-    for document in range(documents):
-        add_exchange(pool, first, counters, document, 1.0, loads, order, seen)
-    lists, sizes = list_pieces(pool, first, cp)
+    pieces = lengths.size + _ANNEALED_CUTS_A_RANK * cp + reserve
+    pool, first, counters, lists, ranks, loads = seed(lengths, cp, pieces, grid, False, weights)
     begin = 0
-    if cp > 1:
-        for stage in range(stages.shape[0]):
-            count = int(steps * stages[stage, 0])
-            weights[BALANCE_WEIGHT] = stages[stage, 3]
-            anneal(
-                pool, first, free, counters, lists, sizes, loads, weights, draws, grid, reserve,
-                begin, count, stages[stage, 1], stages[stage, 2],
-            )  # fmt: skip
-            begin += count
-    repair(pool, first, free, counters, lists, sizes, loads, weights, grid)
+    for stage in range(stages.shape[0] if cp > 1 else 0):
+        weights[BALANCE_WEIGHT] = stages[stage, 3]
+        count = int(steps * stages[stage, 0])
+        # Where documents are cut, the two ways to cut giants share the first stage's steps.
+        rivals = stage == 0 and counters[CUTS] > 0
+        if rivals:
+            count //= 2
+        level = anneal(
+            pool, first, counters, lists, ranks, loads, weights, draws, grid, reserve,
+            begin, count, stages[stage, 1], stages[stage, 2],
+        )  # fmt: skip
+        begin += count
+        if not rivals:
+            continue
+        pool2, first2, counters2, lists2, ranks2, loads2 = seed(
+            lengths, cp, pieces, grid, True, weights
+        )
+        level2 = anneal(
+            pool2, first2, counters2, lists2, ranks2, loads2, weights, draws, grid, reserve,
+            begin, count, stages[stage, 1], stages[stage, 2],
+        )  # fmt: skip
+        begin += count
+        if level2 < level:
+            pool, first, counters = pool2, first2, counters2
+            lists, ranks, loads = lists2, ranks2, loads2
+    repair(pool, first, counters, lists, ranks, loads, weights, grid)
     rows = np.empty((pieces, 4), dtype=np.int32)
     count = copy_rows(pool, first, rows)
     return rows[:count].copy()

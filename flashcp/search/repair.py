@@ -4,7 +4,8 @@ The search keeps tokens only nearly equal. Here the rank with the largest surplu
 that lacks most: a whole piece, or the head, the tail or a range near the head of one, whichever
 leaves the lowest energy. What is less than a tile comes out of the first tile of a piece and leaves
 the rest of the piece on a tile boundary: [0, x) stays, [x, 128) goes, [128, ...) stays. That costs
-one tile and at most 127 tokens of traffic; a plain cut at x would make every later tile straddle two.
+one tile and at most 127 tokens of traffic; after a plain cut at x all later rows would walk one
+tile more.
 """
 
 import numpy as np
@@ -15,43 +16,49 @@ from flashcp.search.state import (
     CUTS,
     DOCUMENT,
     RANK,
-    STAMP,
+    SIZE,
     START,
     STOP,
     Ints,
-    delist,
     enlist,
     join_neighbours,
     move_back,
     move_part,
+    relist,
 )
-from flashcp.search.weights import LOADS, TOKENS
+from flashcp.search.weights import TOKENS
 from groundwork.jit import jit
 
 _TOKEN_WEIGHT = 2.0  # of what later steps of the repair will move
 CUTS_A_RANK = 12  # most pieces that the repair adds, a rank
+_WAYS = 3  # of taking tokens from a piece
+_ROOM = 4  # pieces that a step may add to a list
 
 
 @jit
 def repair(
-    pool: Ints, first: Ints, free: Ints, counters: Ints, lists: Ints, sizes: Ints,
+    pool: Ints, first: Ints, counters: Ints, lists: Ints, ranks: Ints,
     loads: Floats, weights: Floats, grid: int,
 ) -> None:  # fmt: skip
-    """Move tokens until all ranks hold equal ones; arguments as `flashcp.search.anneal.anneal`'s.
+    """Move tokens until all ranks hold equal ones.
 
-    The pool must have room for CUTS_A_RANK pieces a rank. Ends because every step moves tokens from a
-    surplus to a lack and overshoots neither.
+    Ends because every step moves tokens from a surplus to a lack and overshoots neither.
+
+    Args:
+        pool: the placement's, with room for CUTS_A_RANK pieces a rank; as the next four, changed.
+        first: the placement's.
+        counters: the placement's.
+        lists: the placement's; out of step afterwards.
+        ranks: the placement's; out of step afterwards.
+        loads: [N, LOADS], in step with the placement.
+        weights: of the pack.
+        grid: cuts are at multiples of so many tokens where that is possible.
     """
-    ranks = sizes.size
-    order = np.empty(free.size, dtype=np.int64)
-    seen = np.zeros(ranks, dtype=np.int64)
-    saved = np.empty((ranks, LOADS))
-    counters[STAMP] = 0
     targets = _targets(loads)
     while True:
         giver = 0
         taker = 0
-        for rank in range(1, ranks):
+        for rank in range(1, targets.size):
             if loads[rank, TOKENS] - targets[rank] > loads[giver, TOKENS] - targets[giver]:
                 giver = rank
             if loads[rank, TOKENS] - targets[rank] < loads[taker, TOKENS] - targets[taker]:
@@ -60,50 +67,21 @@ def repair(
         if surplus <= 0:
             return
         amount = min(surplus, targets[taker] - int(loads[taker, TOKENS]))
-        if lists.shape[1] - max(sizes[giver], sizes[taker]) < 4:
-            grown = np.full((ranks, 2 * lists.shape[1]), -1, dtype=np.int64)
+        if lists.shape[1] - max(ranks[giver, SIZE], ranks[taker, SIZE]) < _ROOM:
+            grown = np.full((targets.size, 2 * lists.shape[1]), -1, dtype=np.int64)
             grown[:, : lists.shape[1]] = lists
             lists = grown
-        best_piece = -1
-        best_from, best_to = 0, 0
-        least = np.inf
-        for slot in range(sizes[giver]):
-            piece = lists[giver, slot]
-            start = pool[piece, START]
-            stop = pool[piece, STOP]
-            for way in range(3):
-                lower, upper = _range(start, stop, amount, grid, way)
-                if upper <= lower:
-                    continue
-                saved[:, :] = loads
-                cuts = counters[CUTS]
-                beyond, part = _take(
-                    pool, first, free, counters, piece, lower, upper, taker,
-                    loads, weights, order, seen,
-                )  # fmt: skip
-                value = _energy(loads, counters[CUTS], weights)
-                _give_back(pool, first, free, counters, piece, beyond, part, giver)
-                loads[:, :] = saved
-                counters[CUTS] = cuts
-                if value < least:
-                    least = value
-                    best_piece = piece
-                    best_from, best_to = lower, upper
-        document = pool[best_piece, DOCUMENT]
+        piece, lower, upper = _choose(
+            pool, first, counters, lists, ranks, loads, weights, grid, giver, taker, amount
+        )
+        document = pool[piece, DOCUMENT]
         beyond, part = _take(
-            pool, first, free, counters, best_piece, best_from, best_to, taker,
-            loads, weights, order, seen,
-        )  # fmt: skip
+            pool, first, counters, ranks, piece, lower, upper, taker, loads, weights
+        )
         if beyond >= 0:
-            enlist(pool, lists, sizes, beyond)
-        if part >= 0:
-            enlist(pool, lists, sizes, part)
-        else:
-            delist(pool, lists, sizes, best_piece, giver)
-            enlist(pool, lists, sizes, best_piece)
-        joined = counters[CUTS]
-        join_neighbours(pool, first, free, counters, lists, sizes, document)
-        counters[CUTS] = joined
+            enlist(pool, lists, ranks, beyond)
+        relist(pool, lists, ranks, piece, part, giver)
+        join_neighbours(pool, first, counters, lists, ranks, document)
 
 
 @jit
@@ -111,18 +89,56 @@ def _targets(loads: Floats) -> Ints:
     """Return how many tokens each rank shall hold; those with most now get what does not divide."""
     ranks = loads.shape[0]
     tokens = np.empty(ranks, dtype=np.int64)
+    total = 0
     for rank in range(ranks):
         tokens[rank] = int(loads[rank, TOKENS])
-    share = tokens.sum() // ranks
+        total += tokens[rank]
+    share = total // ranks
     targets = np.full(ranks, share, dtype=np.int64)
-    for _ in range(tokens.sum() - share * ranks):
+    for _ in range(total - share * ranks):
         most = 0
         for rank in range(ranks):
-            if tokens[rank] - targets[rank] > tokens[most] - targets[most]:
+            if tokens[rank] > tokens[most]:
                 most = rank
         targets[most] += 1
         tokens[most] = -1  # it has had its one
     return targets
+
+
+@jit
+def _choose(
+    pool: Ints, first: Ints, counters: Ints, lists: Ints, ranks: Ints,
+    loads: Floats, weights: Floats, grid: int, giver: int, taker: int, amount: int,
+) -> tuple[int, int, int]:  # fmt: skip
+    """Return the piece of `giver` and the range of it that leave the lowest energy with `taker`."""
+    traffic = np.empty(loads.shape[0])
+    excess = np.empty(loads.shape[0])
+    saved = loads.copy()
+    cuts = counters[CUTS]
+    best = -1
+    best_lower, best_upper = 0, 0
+    least = np.inf
+    for slot in range(ranks[giver, SIZE]):
+        piece = lists[giver, slot]
+        for way in range(_WAYS):
+            lower, upper = _range(pool[piece, START], pool[piece, STOP], amount, grid, way)
+            if upper <= lower:
+                continue
+            beyond, part = _take(
+                pool, first, counters, ranks, piece, lower, upper, taker, loads, weights
+            )
+            strain(loads, _TOKEN_WEIGHT, weights, traffic, excess)
+            value = energy(loads, counters[CUTS], weights, traffic, excess)
+            move_back(pool, first, counters, piece, part, False, giver)
+            if beyond >= 0:
+                move_back(pool, first, counters, piece, beyond, False, giver)
+            loads[:, :] = saved
+            counters[CUTS] = cuts
+            if value < least:
+                least = value
+                best = piece
+                best_lower, best_upper = lower, upper
+    return best, best_lower, best_upper
 
 
 @jit
@@ -134,22 +150,22 @@ def _range(start: int, stop: int, amount: int, grid: int, way: int) -> tuple[int
     size = stop - start
     if way == 0:
         return (start, stop) if size <= amount else (start, start)
-    tokens = amount // grid * grid if amount >= grid else amount
+    tokens = amount & -grid if amount >= grid else amount
     if size <= tokens:
         return start, start
     if way == 1:
-        upper = min((start + tokens + grid - 1) // grid * grid, stop)
+        upper = min((start + tokens + grid - 1) & -grid, stop)
         return upper - tokens, upper
-    lower = (stop - tokens + grid - 1) // grid * grid
+    lower = (stop - tokens + grid - 1) & -grid
     return (lower, stop) if start < lower < stop else (start, start)
 
 
 @jit
 def _take(
-    pool: Ints, first: Ints, free: Ints, counters: Ints, piece: int, lower: int, upper: int,
-    rank: int, loads: Floats, weights: Floats, order: Ints, seen: Ints,
+    pool: Ints, first: Ints, counters: Ints, ranks: Ints,
+    piece: int, lower: int, upper: int, taker: int, loads: Floats, weights: Floats,
 ) -> tuple[int, int]:  # fmt: skip
-    """Give [lower, upper) of a piece to `rank`, loads included.
+    """Give [lower, upper) of a piece to `taker`, loads included.
 
     Returns:
         The new piece after the range, and the new piece that is the range; -1 where there is none.
@@ -158,36 +174,16 @@ def _take(
     giver = pool[piece, RANK]
     start = pool[piece, START]
     stop = pool[piece, STOP]
-    add_exchange(pool, first, counters, document, -1.0, loads, order, seen)
+    add_exchange(pool, first, counters, ranks, document, -1.0, loads)
     add_piece(loads, giver, start, stop, -1.0, weights)
     beyond = -1
     if upper < stop:
-        beyond = move_part(pool, first, free, counters, piece, upper, False, giver)
+        beyond = move_part(pool, first, counters, piece, upper, False, giver)
         add_piece(loads, giver, upper, stop, 1.0, weights)
-    at = lower if lower > start else -1
-    part = move_part(pool, first, free, counters, piece, at, False, rank)
+    part = move_part(pool, first, counters, piece, lower if lower > start else -1, False, taker)
     if lower > start:
         add_piece(loads, giver, start, lower, 1.0, weights)
-    add_piece(loads, rank, lower, upper, 1.0, weights)
+    add_piece(loads, taker, lower, upper, 1.0, weights)
     account_joins(pool, first, counters, document, loads, weights)
-    add_exchange(pool, first, counters, document, 1.0, loads, order, seen)
+    add_exchange(pool, first, counters, ranks, document, 1.0, loads)
     return beyond, part
-
-
-@jit
-def _give_back(
-    pool: Ints, first: Ints, free: Ints, counters: Ints,
-    piece: int, beyond: int, part: int, giver: int,
-) -> None:  # fmt: skip
-    """Undo `_take` but for loads and cuts."""
-    move_back(pool, first, free, counters, piece, part, False, giver)
-    if beyond >= 0:
-        move_back(pool, first, free, counters, piece, beyond, False, giver)
-
-
-@jit
-def _energy(loads: Floats, cuts: int, weights: Floats) -> float:
-    traffic = np.empty(loads.shape[0])
-    excess = np.empty(loads.shape[0])
-    strain(loads, _TOKEN_WEIGHT, weights, traffic, excess)
-    return energy(loads, cuts, weights, traffic, excess)

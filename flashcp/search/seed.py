@@ -2,102 +2,119 @@
 
 How full a rank is is the larger of its share of the pairs and its share of the tokens: long
 documents have more of the first and are spread by work, short ones then even out the tokens. A
-document with more pairs or tokens than a rank should hold is cut in as few pieces as fit, of equal
+document with more pairs or tokens than a rank should hold is cut in as few parts as fit, of equal
 work, at multiples of the grid.
 """
 
 import numpy as np
 
-from flashcp.search.loads import Floats, add_piece, pairs_of
-from flashcp.search.state import NEXT, RANK, Ints, append_piece, enlist
-from flashcp.search.weights import MEAN_PAIRS, MEAN_TOKENS, PAIRS, TOKENS
+from flashcp.search.loads import Floats, add_exchange, add_piece, pairs_of
+from flashcp.search.state import Ints, append_piece, list_pieces, new_pool
+from flashcp.search.weights import LOADS, MEAN_PAIRS, MEAN_TOKENS, PAIRS, TOKENS
 from groundwork.jit import jit
 
-_SPARE = 64
+# A document of this much more than so many ranks' worth is not cut once more for that.
+_LENIENCE = 0.05
 
 
 @jit
-def place(
-    lengths: Ints, grid: int, pool: Ints, first: Ints, free: Ints, counters: Ints,
-    loads: Floats, weights: Floats,
-) -> None:  # fmt: skip
-    """Fill an empty pool with a first placement, not yet listed.
+def seed(
+    lengths: Ints, cp: int, pieces: int, grid: int, folded: bool, weights: Floats
+) -> tuple[Ints, Ints, Ints, Ints, Ints, Floats]:
+    """Make a first placement.
 
     Args:
         lengths: tokens of each document, falling, [D].
+        cp: CP degree.
+        pieces: size of the pool.
         grid: cuts are at multiples of so many tokens.
-        pool, first, free, counters: empty, changed.
-        loads: zeros [N, LOADS]; gets everything but the exchange.
+        folded: cut giants so that a rank holds an early and a late part of them, not one part.
         weights: of the pack.
+
+    Returns:
+        Pool, first, counters, lists, ranks and loads; see `flashcp.search.state`.
     """
-    ranks = loads.shape[0]
-    last = np.full(lengths.size, -1, dtype=np.int64)
-    owners = np.empty(ranks, dtype=np.int64)
-    cuts = np.empty(ranks + 1, dtype=np.int64)
+    pool, first, counters = new_pool(lengths.size, pieces)
+    loads = np.zeros((cp, LOADS))
+    edges = np.empty(2 * cp + 1, dtype=np.int64)
+    owners = np.empty(cp, dtype=np.int64)
     for document in range(lengths.size):
         length = lengths[document]
         share = max(pairs_of(0, length) / weights[MEAN_PAIRS], length / weights[MEAN_TOKENS])
-        # A document of a little more than so many ranks' worth is not cut once more for that.
-        parts = min(max(int(np.ceil(share - 0.05)), 1), ranks)
-        cuts[0] = 0
-        for i in range(1, parts):
-            at = int(length * np.sqrt(i / parts)) // grid * grid
-            cuts[i] = max(at, cuts[i - 1])
-        cuts[parts] = length
+        parts = min(max(int(np.ceil(share - _LENIENCE)), 1), cp)
+        _cut_giant(length, parts, grid, folded, edges)
         # The last part first: it is the hardest to house.
-        for i in range(parts - 1, -1, -1):
-            owners[i] = -1
-            if cuts[i + 1] > cuts[i]:
-                owners[i] = _emptiest(loads, cuts[i], cuts[i + 1], owners[i + 1 : parts], weights)
-                add_piece(loads, owners[i], cuts[i], cuts[i + 1], 1.0, weights)
-        for i in range(parts):
-            if owners[i] >= 0:
-                append_piece(
-                    pool, first, free, counters, last, document, owners[i], cuts[i], cuts[i + 1]
-                )
+        for part in range(parts - 1, -1, -1):
+            tail = 2 * parts - 1 - part if folded else parts + part
+            owner = _emptiest(loads, edges, part, tail, owners[part + 1 : parts], weights)
+            owners[part] = owner
+            add_range(loads, owner, edges[part], edges[part + 1], weights)
+            add_range(loads, owner, edges[tail], edges[tail + 1], weights)
+        for i in range(2 * parts):
+            if edges[i + 1] > edges[i]:
+                owner = owners[min(i, 2 * parts - 1 - i) if folded else i % parts]
+                append_piece(pool, first, counters, document, owner, edges[i], edges[i + 1])
+    lists, ranks = list_pieces(pool, first, cp)
+    for document in range(lengths.size):
+        add_exchange(pool, first, counters, ranks, document, 1.0, loads)
+    return pool, first, counters, lists, ranks, loads
 
 
 @jit
-def _emptiest(loads: Floats, start: int, stop: int, taken: Ints, weights: Floats) -> int:
-    """Return the rank, none of `taken`, that is least full with [start, stop) added."""
-    pairs = pairs_of(start, stop)
+def add_range(loads: Floats, rank: int, start: int, stop: int, weights: Floats) -> None:
+    """Add a piece that may be empty."""
+    if stop > start:
+        add_piece(loads, rank, start, stop, 1.0, weights)
+
+
+@jit
+def _cut_giant(length: int, parts: int, grid: int, folded: bool, edges: Ints) -> None:
+    """Write the edges of a document's 2 * parts ranges, heads then tails, some of them empty.
+
+    Folded, part i has head i and tail parts - 1 - i; otherwise all heads are empty and part i has
+    tail i. Ends of equal work lie at e_k = length * sqrt(1 - k / parts). If part k held all that is
+    needed to receive as much as the others, M = (sum of e_k - length) / parts, it would hold
+    e_k - M tokens: its tail, and what is left of that as its head.
+    """
+    edges[: parts + 1] = 0
+    edges[2 * parts] = length
+    if folded and parts > 1:
+        ends = 0.0
+        for k in range(parts):
+            ends += np.sqrt(1.0 - k / parts)
+        received = (ends - 1.0) / parts
+        for k in range(parts):
+            head = max(np.sqrt(1.0 - (k + 1) / parts) - received, 0.0)
+            edges[k + 1] = edges[k] + (int(length * head) & -grid)
+    for k in range(parts - 1):
+        head_squares = float(edges[k + 1]) ** 2 - float(edges[k]) ** 2
+        stop = edges[2 * parts - k]
+        share = float(length) * float(length) / parts - head_squares
+        start = int(np.sqrt(max(float(stop) * float(stop) - share, 0.0))) & -grid
+        edges[2 * parts - k - 1] = min(max(start, edges[parts]), stop)
+
+
+@jit
+def _emptiest(
+    loads: Floats, edges: Ints, head: int, tail: int, taken: Ints, weights: Floats
+) -> int:
+    """Return the rank, none of `taken`, that is least full with two ranges of a document added."""
+    pairs = pairs_of(edges[head], edges[head + 1]) + pairs_of(edges[tail], edges[tail + 1])
+    tokens = edges[head + 1] - edges[head] + edges[tail + 1] - edges[tail]
     best = -1
     least = np.inf
     for rank in range(loads.shape[0]):
-        free = True
-        for other in taken:
-            if other == rank:
-                free = False
-        if not free:
-            continue
         filled = max(
             (loads[rank, PAIRS] + pairs) / weights[MEAN_PAIRS],
-            (loads[rank, TOKENS] + stop - start) / weights[MEAN_TOKENS],
+            (loads[rank, TOKENS] + tokens) / weights[MEAN_TOKENS],
         )
-        if filled < least:
+        if filled >= least:
+            continue
+        free = True
+        for holder in taken:
+            if holder == rank:
+                free = False
+        if free:
             least = filled
             best = rank
     return best
-
-
-@jit
-def list_pieces(pool: Ints, first: Ints, ranks: int) -> tuple[Ints, Ints]:
-    """Return each rank's list of pieces, with room for some more than twice the longest.
-
-    Returns:
-        Lists, [N, most]; sizes, [N].
-    """
-    sizes = np.zeros(ranks, dtype=np.int64)
-    for document in range(first.size):
-        piece = first[document]
-        while piece >= 0:
-            sizes[pool[piece, RANK]] += 1
-            piece = pool[piece, NEXT]
-    lists = np.full((ranks, 2 * sizes.max() + _SPARE), -1, dtype=np.int64)
-    sizes[:] = 0
-    for document in range(first.size):
-        piece = first[document]
-        while piece >= 0:
-            enlist(pool, lists, sizes, piece)
-            piece = pool[piece, NEXT]
-    return lists, sizes

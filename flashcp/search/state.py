@@ -5,7 +5,13 @@ document and entered in its rank's list, so that a search can draw one of a rank
 or one end of it to another rank and take the move back, each in constant time. Between moves
 neighbouring pieces of a document are on different ranks.
 
-Sizes: D documents, N ranks, P pieces in the pool.
+The arrays, for D documents, N ranks and a pool of P pieces; functions take those that they need:
+
+    pool      [P, COLUMNS]  the pieces, the stack of free ones, and a scratch list
+    first     [D]           each document's first piece
+    counters  [COUNTERS]    free pieces, cuts, and the last visit's mark
+    lists     [N, most]     each rank's pieces
+    ranks     [N, 2]        how many those are, and when each rank was last visited
 """
 
 import numpy as np
@@ -13,70 +19,90 @@ from numpy.typing import NDArray
 
 from groundwork.jit import jit
 
-# Columns of the pool, int64 [P, COLUMNS].
-DOCUMENT, RANK, START, STOP, NEXT, PREVIOUS, SLOT = range(7)
-COLUMNS = 7
+# Columns of the pool. The last two are stacks of their own beside the pieces.
+DOCUMENT, RANK, START, STOP, NEXT, PREVIOUS, SLOT, UNUSED, ORDER = range(9)
+COLUMNS = 9
 
-# Positions in the counters, int64 [COUNTERS].
-FREE, STAMP, CUTS = range(3)  # pieces left in the pool; marks visits; pieces beyond one a document
+# Positions in the counters: pieces left, pieces beyond one a document, mark of the last visit.
+FREE, CUTS, STAMP = range(3)
 COUNTERS = 3
+
+# Columns of the ranks.
+SIZE, SEEN = range(2)
+
+_SPARE = 64  # pieces for which a rank's list has room besides twice the longest at first
 
 Ints = NDArray[np.int64]
 
 
 @jit
-def new_pool(documents: int, pieces: int) -> tuple[Ints, Ints, Ints, Ints]:
-    """Return an empty pool.
-
-    Returns:
-        Pool [P, COLUMNS]; each document's first piece [D], -1 so far; the stack of free pieces [P];
-        counters.
-    """
+def new_pool(documents: int, pieces: int) -> tuple[Ints, Ints, Ints]:
+    """Return an empty pool: pool, first and counters."""
     pool = np.full((pieces, COLUMNS), -1, dtype=np.int64)
+    for piece in range(pieces):
+        pool[piece, UNUSED] = pieces - 1 - piece
     first = np.full(documents, -1, dtype=np.int64)
-    free = np.arange(pieces - 1, -1, -1)
     counters = np.zeros(COUNTERS, dtype=np.int64)
     counters[FREE] = pieces
-    return pool, first, free, counters
+    return pool, first, counters
 
 
 @jit
 def append_piece(
-    pool: Ints, first: Ints, free: Ints, counters: Ints, last: Ints,
-    document: int, rank: int, start: int, stop: int,
-) -> int:  # fmt: skip
-    """Add a piece after the document's last one, without listing it; `last` is [D]."""
+    pool: Ints, first: Ints, counters: Ints, document: int, rank: int, start: int, stop: int
+) -> None:
+    """Add a piece after the document's last one, without listing it."""
     counters[FREE] -= 1
-    piece = free[counters[FREE]]
+    piece = pool[counters[FREE], UNUSED]
+    before = first[document]
+    if before < 0:
+        first[document] = piece
+    else:
+        while pool[before, NEXT] >= 0:
+            before = pool[before, NEXT]
+        pool[before, NEXT] = piece
+        counters[CUTS] += 1
     pool[piece, DOCUMENT] = document
     pool[piece, RANK] = rank
     pool[piece, START] = start
     pool[piece, STOP] = stop
     pool[piece, NEXT] = -1
-    pool[piece, PREVIOUS] = last[document]
-    if last[document] >= 0:
-        pool[last[document], NEXT] = piece
-        counters[CUTS] += 1
-    else:
-        first[document] = piece
-    last[document] = piece
-    return int(piece)
+    pool[piece, PREVIOUS] = before
 
 
 @jit
-def enlist(pool: Ints, lists: Ints, sizes: Ints, piece: int) -> None:
-    """Enter a piece in its rank's list; `lists` is [N, most], `sizes` [N]."""
+def list_pieces(pool: Ints, first: Ints, cp: int) -> tuple[Ints, Ints]:
+    """Return the lists and ranks of a placement."""
+    ranks = np.zeros((cp, 2), dtype=np.int64)
+    for document in range(first.size):
+        piece = first[document]
+        while piece >= 0:
+            ranks[pool[piece, RANK], SIZE] += 1
+            piece = pool[piece, NEXT]
+    lists = np.full((cp, 2 * ranks[:, SIZE].max() + _SPARE), -1, dtype=np.int64)
+    ranks[:, SIZE] = 0
+    for document in range(first.size):
+        piece = first[document]
+        while piece >= 0:
+            enlist(pool, lists, ranks, piece)
+            piece = pool[piece, NEXT]
+    return lists, ranks
+
+
+@jit
+def enlist(pool: Ints, lists: Ints, ranks: Ints, piece: int) -> None:
+    """Enter a piece in its rank's list."""
     rank = pool[piece, RANK]
-    pool[piece, SLOT] = sizes[rank]
-    lists[rank, sizes[rank]] = piece
-    sizes[rank] += 1
+    pool[piece, SLOT] = ranks[rank, SIZE]
+    lists[rank, ranks[rank, SIZE]] = piece
+    ranks[rank, SIZE] += 1
 
 
 @jit
-def delist(pool: Ints, lists: Ints, sizes: Ints, piece: int, rank: int) -> None:
+def delist(pool: Ints, lists: Ints, ranks: Ints, piece: int, rank: int) -> None:
     """Take a piece out of `rank`'s list; the list's last takes its slot."""
-    sizes[rank] -= 1
-    moved = lists[rank, sizes[rank]]
+    ranks[rank, SIZE] -= 1
+    moved = lists[rank, ranks[rank, SIZE]]
     slot = pool[piece, SLOT]
     lists[rank, slot] = moved
     pool[moved, SLOT] = slot
@@ -84,12 +110,14 @@ def delist(pool: Ints, lists: Ints, sizes: Ints, piece: int, rank: int) -> None:
 
 @jit
 def move_part(
-    pool: Ints, first: Ints, free: Ints, counters: Ints, piece: int, cut: int, head: bool, rank: int
+    pool: Ints, first: Ints, counters: Ints, piece: int, cut: int, head: bool, rank: int
 ) -> int:
-    """Give a piece, or the part of it before or after `cut`, to `rank`; lists stay as they are.
+    """Give a piece, or the part of it before or after a cut, to `rank`; lists stay as they are.
 
     Args:
-        pool, first, free, counters: the placement.
+        pool: the placement's, changed.
+        first: the placement's, changed.
+        counters: the placement's, changed.
         piece: whose.
         cut: a token within the piece; -1 moves all of it.
         head: whether the part before the cut moves.
@@ -103,7 +131,7 @@ def move_part(
         return -1
     counters[FREE] -= 1
     counters[CUTS] += 1
-    part = free[counters[FREE]]
+    part = pool[counters[FREE], UNUSED]
     pool[part, DOCUMENT] = pool[piece, DOCUMENT]
     pool[part, RANK] = rank
     if head:
@@ -129,14 +157,7 @@ def move_part(
 
 @jit
 def move_back(
-    pool: Ints,
-    first: Ints,
-    free: Ints,
-    counters: Ints,
-    piece: int,
-    part: int,
-    head: bool,
-    rank: int,
+    pool: Ints, first: Ints, counters: Ints, piece: int, part: int, head: bool, rank: int
 ) -> None:
     """Undo `move_part`: `part` is what it returned, `rank` where the piece was."""
     if part < 0:
@@ -153,31 +174,43 @@ def move_back(
         pool[before, NEXT] = after
     else:
         first[pool[part, DOCUMENT]] = after
-    free[counters[FREE]] = part
+    pool[counters[FREE], UNUSED] = part
     counters[FREE] += 1
     counters[CUTS] -= 1
 
 
 @jit
+def relist(pool: Ints, lists: Ints, ranks: Ints, piece: int, part: int, rank: int) -> None:
+    """Bring the lists in step with a `move_part` that took from `rank` and returned `part`."""
+    if part < 0:
+        delist(pool, lists, ranks, piece, rank)
+        enlist(pool, lists, ranks, piece)
+    else:
+        enlist(pool, lists, ranks, part)
+
+
+@jit
 def join_neighbours(
-    pool: Ints, first: Ints, free: Ints, counters: Ints, lists: Ints, sizes: Ints, document: int
+    pool: Ints, first: Ints, counters: Ints, lists: Ints, ranks: Ints, document: int
 ) -> None:
-    """Join a document's neighbouring pieces that are on one rank; all of them must be listed."""
+    """Join a document's neighbouring pieces that are on one rank; cuts were counted before.
+
+    See `flashcp.search.loads.account_joins`. All its pieces must be listed.
+    """
     piece = first[document]
     while pool[piece, NEXT] >= 0:
         after = pool[piece, NEXT]
         if pool[piece, RANK] != pool[after, RANK]:
             piece = after
             continue
-        delist(pool, lists, sizes, after, pool[after, RANK])
+        delist(pool, lists, ranks, after, pool[after, RANK])
         pool[piece, STOP] = pool[after, STOP]
         beyond = pool[after, NEXT]
         pool[piece, NEXT] = beyond
         if beyond >= 0:
             pool[beyond, PREVIOUS] = piece
-        free[counters[FREE]] = after
+        pool[counters[FREE], UNUSED] = after
         counters[FREE] += 1
-        counters[CUTS] -= 1
 
 
 @jit

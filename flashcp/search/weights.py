@@ -22,7 +22,6 @@ TILE = 128
 # Columns of the loads, float64 [ranks, LOADS].
 TOKENS, PAIRS, TILES, TIME, LOCAL, SENT, RECEIVED, JOINED = range(8)
 LOADS = 8
-OWN = 5  # columns before this one change only on the two ranks of a move
 
 # Positions in the weights, float64 [WEIGHTS].
 TILE_US = 0  # of walking one 128x128 tile with all heads, forward and backward
@@ -51,7 +50,7 @@ EXCHANGE_TOKEN_US = 22  # and for each token of the busiest rank
 WEIGHTS = 23
 
 _PAIRS_SLACK, _TILES_SLACK = 1.003, 1.007
-_TIME_WEIGHT = 2.0
+_TIME_WEIGHT = 4.0
 _BALANCE_WEIGHT = 3.0
 _PIECE_WEIGHT = 3e-4
 _EXCHANGED = (0.02, 0.2)  # shares of the pack between which the exchange's time is linear
@@ -69,7 +68,7 @@ def search_weights(
     """
     weights = np.zeros(WEIGHTS)
     for direction in ("forward", "backward"):
-        p = setting.attention_parameters(direction)  # type: ignore[arg-type]
+        p = setting.attention_parameters(direction)
         rows = p[kernel.Q_HEADS] * TILE / p[kernel.TILE_Q] / p[kernel.SMS]
         weights[TILE_US] += p[kernel.KV_TILE_US] * rows * TILE / p[kernel.TILE_K]
         if p[kernel.KEY_OUTER]:

@@ -1,0 +1,111 @@
+"""`auto` makes valid plans, never slower than the other strategies', the same everywhere."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from flashcp.auto import auto_plan
+from flashcp.bounds import lower_bound_us
+from flashcp.errors import PlanError
+from flashcp.exchange import Exchange
+from flashcp.planning import default_setting
+from flashcp.plans import Plan
+from flashcp.prediction import predict
+from flashcp.search.evaluate import options
+from flashcp.strategies import STRATEGIES, shard
+from tests.flashcp.packs import cp_degrees, lengths
+
+SETTING = default_setting()
+FAST = 0.05  # enough steps to move pieces about
+
+
+@given(pack=lengths(), cp=cp_degrees())
+@settings(max_examples=80, deadline=None)
+def test_plans_are_valid_and_canonical(pack, cp):
+    plan = auto_plan(pack, cp, SETTING, effort=FAST)
+    plan.validate()
+    keys = list(zip(plan.rank, plan.document, plan.start, strict=True))
+    assert keys == sorted(keys)
+    touching = (
+        (plan.rank[1:] == plan.rank[:-1])
+        & (plan.document[1:] == plan.document[:-1])
+        & (plan.start[1:] == plan.stop[:-1])
+    )
+    assert not touching.any()
+
+
+@given(pack=lengths(), cp=cp_degrees(8))
+@settings(max_examples=40, deadline=None)
+def test_no_strategy_is_predicted_faster_by_more_than_the_tolerance(pack, cp):
+    auto = predict(auto_plan(pack, cp, SETTING, effort=FAST), SETTING).total_us
+    for name in STRATEGIES:
+        assert auto <= 1.005 * predict(shard(pack, cp, name), SETTING).total_us
+
+
+@given(pack=lengths(), cp=cp_degrees(8))
+@settings(max_examples=40, deadline=None)
+def test_options_are_predicted_as_predict_does(pack, cp):
+    made = shard(pack, cp, "flashcp")
+    rows = np.stack([made.rank, made.document, made.start, made.stop], axis=1)
+    for option in options(rows, made.lengths, cp, SETTING):
+        plan = replace(made, exchange=option.exchange, overlap=option.overlap, strategy="auto")
+        assert option.total_us == pytest.approx(predict(plan, SETTING).total_us, rel=1e-12)
+
+
+@given(pack=lengths(12), cp=cp_degrees(8))
+@settings(max_examples=30, deadline=None)
+def test_the_bound_holds(pack, cp):
+    plan = auto_plan(pack, cp, SETTING, effort=FAST)
+    assert predict(plan, SETTING).total_us >= lower_bound_us(pack, cp, SETTING) * (1 - 1e-9)
+
+
+def outline(plan: Plan) -> list[tuple[int, int, int, int]]:
+    sizes = plan.lengths[plan.document]
+    return sorted(zip(plan.rank, sizes, plan.start, plan.stop, strict=True))
+
+
+def test_the_order_of_documents_does_not_change_the_placement():
+    pack = np.array([30_000, 17_000, 9_001, 4_000, 3_999, 801, 555, 33], dtype=np.int32)
+    plans = [auto_plan(order, 4, SETTING) for order in (pack, pack[::-1], np.roll(pack, 3))]
+    assert outline(plans[0]) == outline(plans[1]) == outline(plans[2])
+
+
+def test_every_process_makes_the_same_plan():
+    pack = [30_000, 17_000, 9_001, 4_000, 3_999, 801, 555, 33]
+    script = (
+        "from flashcp.planning import default_setting; from flashcp.auto import auto_plan;"
+        f"print(auto_plan({pack}, 4, default_setting(), effort=0.2).fingerprint)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True
+    )
+    assert found.stdout.strip() == auto_plan(pack, 4, SETTING, effort=0.2).fingerprint
+
+
+def test_a_giant_among_short_documents_beats_both_whole_and_zigzag():
+    pack = np.array([40_000] + [1_000] * 91, dtype=np.int32)
+    auto = predict(auto_plan(pack, 8, SETTING), SETTING).total_us
+    rivals = [predict(shard(pack, 8, name), SETTING).total_us for name in ("per-doc", "flashcp")]
+    assert auto < 0.9 * min(rivals)
+
+
+def test_documents_that_fit_whole_need_no_exchange():
+    plan = auto_plan(np.full(64, 2048, dtype=np.int32), 8, SETTING)
+    assert plan.shards == 64
+    assert plan.needed_tokens[0].sum() == 0
+    assert plan.exchange is Exchange.ALL_TO_ALL_NEEDED
+
+
+def test_one_rank_gets_everything():
+    plan = auto_plan([5, 7], 1, SETTING)
+    assert plan.rank.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("effort", [-0.1, float("nan"), 1e7])
+def test_an_impossible_effort_is_refused(effort):
+    with pytest.raises(PlanError, match="plan effort"):
+        auto_plan([5, 7], 2, SETTING, effort=effort)

@@ -1,0 +1,103 @@
+"""The search's bookkeeping stays in step with plain counting, whatever moves it makes."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from flashcp.exchange import needed_tokens
+from flashcp.planning import default_setting
+from flashcp.search.anneal import anneal
+from flashcp.search.energy import energy, strain
+from flashcp.search.loads import pairs_of, tiles_of
+from flashcp.search.placement import find_placement
+from flashcp.search.repair import CUTS_A_RANK, repair
+from flashcp.search.seed import seed
+from flashcp.search.state import CUTS, FREE, SIZE, copy_rows
+from flashcp.search.weights import (
+    BALANCE_WEIGHT,
+    JOINED,
+    PAIRS,
+    RECEIVED,
+    SENT,
+    TILES,
+    TOKENS,
+    search_weights,
+)
+from flashcp.strategies import check_lengths
+from tests.flashcp.packs import lengths
+from traces.hashing import hashes
+
+SETTING = default_setting()
+DRAWS = hashes(7, 1 << 12).view(np.int64)
+GRID = 16
+
+
+def annealed(pack: NDArray[np.int32], cp: int, steps: int, folded: bool) -> tuple[NDArray, ...]:
+    ordered = np.sort(pack)[::-1].astype(np.int64)
+    weights = search_weights(pack, cp, SETTING)
+    weights[BALANCE_WEIGHT] = 3.0
+    reserve = CUTS_A_RANK * cp
+    state = seed(ordered, cp, pack.size + reserve + 8 * cp, GRID, folded, weights)
+    last = anneal(*state, weights, DRAWS, GRID, reserve, 0, steps, 0.01, 5.0)
+    return (ordered, weights, last, *state)
+
+
+@given(pack=lengths(), cp=st.integers(2, 9), steps=st.integers(0, 400), folded=st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_loads_and_energy_equal_those_of_the_placement_counted_afresh(pack, cp, steps, folded):
+    ordered, weights, last, pool, first, counters, lists, ranks, loads = annealed(
+        pack, cp, steps, folded
+    )
+    rows = np.empty((pool.shape[0], 4), dtype=np.int32)
+    rows = rows[: copy_rows(pool, first, rows)]
+    rows = rows[np.lexsort((rows[:, 2], rows[:, 1], rows[:, 0]))]
+    rank, document, start, stop = rows.T
+    expected = np.zeros((cp, 3))
+    for r, _, a, b in rows.tolist():
+        expected[r] += (b - a, pairs_of(a, b), tiles_of(a, b)[0])
+    np.testing.assert_array_equal(loads[:, [TOKENS, PAIRS, TILES]], expected)
+    exchanged = np.stack(needed_tokens(document, rank, start, stop, cp))
+    np.testing.assert_array_equal(loads[:, [SENT, RECEIVED, JOINED]].T, exchanged)
+    assert counters[CUTS] == len(rows) - pack.size
+    assert counters[FREE] == pool.shape[0] - len(rows)
+    np.testing.assert_array_equal(ranks[:, SIZE], np.bincount(rank, minlength=cp))
+    listed = [lists[r, i] for r in range(cp) for i in range(ranks[r, SIZE])]
+    assert len(set(listed)) == len(rows)
+    traffic, excess = np.empty(cp), np.empty(cp)
+    strain(loads, 5.0, weights, traffic, excess)
+    if steps:
+        again = energy(loads, counters[CUTS], weights, traffic, excess)
+        assert np.isclose(again, last, rtol=1e-9)
+    assert loads[:, TOKENS].sum() == ordered.sum()
+
+
+@given(pack=lengths(), cp=st.integers(2, 9), steps=st.integers(0, 200))
+@settings(max_examples=40, deadline=None)
+def test_the_repair_makes_tokens_equal_from_any_placement(pack, cp, steps):
+    _, weights, _, *state, loads = annealed(pack, cp, steps, False)
+    repair(*state, loads, weights, GRID)
+    assert loads[:, TOKENS].max() - loads[:, TOKENS].min() <= 1
+
+
+def test_cuts_fall_on_tiles_but_for_one_row_a_rank():
+    pack = check_lengths([40_000, 30_001, 20_077, 15_003, 12_345, 9_000, 4_646])
+    rows = find_placement(pack, 8, search_weights(pack, 8, SETTING), 1.0)
+    # Pieces of a full tile and more that begin off a tile boundary would walk a tile more a row.
+    long_pieces = rows[rows[:, 3] - rows[:, 2] >= 256]
+    assert np.mean(long_pieces[:, 2] % 128 == 0) > 0.9
+
+
+def test_more_steps_do_not_make_the_mean_placement_worse():
+    packs = [check_lengths(np.exp(7 + 1.5 * np.sin(np.arange(30) * (k + 1))).astype(int) + 1)
+             for k in range(6)]  # fmt: skip
+    means = []
+    for effort in (0.0, 1.0):
+        worst = []
+        for pack in packs:
+            rows = find_placement(pack, 4, search_weights(pack, 4, SETTING), effort)
+            work = np.bincount(rows[:, 0], weights=[pairs_of(a, b) for _, _, a, b in rows.tolist()])
+            worst.append(work.max() / work.mean())
+        means.append(np.mean(worst))
+    assert means[1] < means[0]
+    assert means[1] < 1.01
