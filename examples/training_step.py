@@ -4,10 +4,10 @@
 
 Every rank holds its shard of one packed window. Token ids, positions and labels are sharded with
 the plan's global indices; labels are shifted before, because a token's successor may be on another
-rank. Each layer calls `executor.attention`; everything else works token by token and needs no change. The
-loss is the sum over all tokens by their number in the whole pack, so gradients are summed over
-ranks. Rank 0 then runs the same step on the whole pack by itself and prints both losses and the
-largest difference of any gradient.
+rank. Each layer calls `executor.attention`; everything else works token by token and needs no
+change. The loss is the sum over all tokens by their number in the whole pack, so gradients are
+summed over ranks. Rank 0 then runs the same step on the whole pack by itself and prints both losses
+and the largest difference of any gradient.
 """
 
 import math

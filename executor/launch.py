@@ -15,7 +15,7 @@ import tempfile
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -23,14 +23,24 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from executor.calls import call
 from executor.errors import RunError
-from executor.job import Job
-from executor.worker import RESULTS, output_name
+from executor.worker import LAUNCHER, RESULTS, output_name
 
 _WORKER = ("-m", "executor.worker")
 _SHUTDOWN_S = 5
 
 
-def launch(job: Job, worker: Sequence[str] = _WORKER) -> dict[str, Any]:
+class Launched(Protocol):
+    """What the launcher needs of a job: how many ranks, and its way into a folder."""
+
+    @property
+    def cp(self) -> int:
+        """Ranks to start."""
+
+    def save(self, folder: Path) -> None:
+        """Write it where the ranks find it."""
+
+
+def launch(job: Launched, worker: Sequence[str] = _WORKER) -> dict[str, Any]:
     """Run a job on as many processes of this machine as its plans have ranks.
 
     Args:
@@ -51,6 +61,7 @@ def launch(job: Job, worker: Sequence[str] = _WORKER) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix=f"flashcp-run-{os.getpid()}-") as name:
         folder = Path(name)
         job.save(folder)
+        (folder / LAUNCHER).write_text(str(os.getpid()))
         config = call(
             LaunchConfig,
             min_nodes=1,

@@ -133,12 +133,12 @@ def _timed(local: Inputs, handle: Handle, rank: Rank) -> dict[str, Any]:
     clock = Clock(rank.device, waits=rank.progress.waiting)
     out = attention(q, k, v, handle, rank.transport, record=clock)
     with rank.progress.waiting():
-        forward, forward_us = clock.pieces(), clock.elapsed_us()
+        forward_us, forward = clock.elapsed_us(), clock.pieces()
     rank.barrier()
     clock.restart()
     torch.autograd.grad(out, (q, k, v), local.dout)
     with rank.progress.waiting():
-        backward, backward_us = clock.pieces(), clock.elapsed_us()
+        backward_us, backward = clock.elapsed_us(), clock.pieces()
     return {
         "forward_us": forward_us,
         "backward_us": backward_us,

@@ -4,7 +4,7 @@ Every rank notes when it last got on, and whether it now waits for others or wor
 thread of its own looks at that note. When a rank has not got on for the time allowed, it tells the
 others so through the group's store, hears what they have to say, and ends the process: ranks that
 were working by themselves, or do not answer at all, are the ones at fault; those that waited for
-others are not. The same thread ends a worker whose launcher has died, so that none is left behind.
+others are not. Another thread ends a worker whose launcher has died, so that none is left behind.
 """
 
 import json
@@ -57,7 +57,6 @@ class Progress:
         self._patience_s = max(timeout_s - _ENDING_S, timeout_s / 2)
         self._steps, self._waiting = 0, False
         self._when = time.monotonic()
-        self._parent = os.getppid()
         store.set(f"flashcp/process/{rank}", f"{socket.gethostname()} {os.getpid()}")
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -88,8 +87,6 @@ class Progress:
 
     def _watch(self) -> None:
         while not self._ended.wait(_POLL_S):
-            if os.getppid() != self._parent:
-                os._exit(1)  # the launcher is gone
             if time.monotonic() - self._when > self._patience_s:
                 self._on_hang(self._culprits())
                 os._exit(1)
@@ -124,6 +121,17 @@ class Progress:
     def _line(self, ranks: list[int], what: str) -> str:
         names = ", ".join(f"rank {rank}" for rank in sorted(ranks))
         return f"{names} {what}: no progress within the {self._timeout_s:g} s of --timeout"
+
+
+def end_with(parent: int) -> None:
+    """End this process, from now on, when it is no longer a child of `parent`."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_POLL_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def group_timeout(timeout_s: float) -> timedelta:

@@ -23,15 +23,17 @@ from executor.inputs import DTYPES
 from executor.job import Job, load_job
 from executor.measure import Rank, kernel_name, run_plan
 from executor.memory import memory_bytes
-from executor.progress import Progress, group_timeout
+from executor.progress import Progress, end_with, group_timeout
 from executor.transport import Transport
 
 RESULTS = "results.json"
+LAUNCHER = "launcher"
 
 
 def main(folder: Path) -> None:
     """Run the job in `folder` as one rank of the group that the environment describes."""
     rank = int(os.environ["RANK"])
+    end_with(int((folder / LAUNCHER).read_text()))
     # What libraries print belongs to nobody's report; the launcher shows it if all else is silent.
     with (folder / output_name(rank)).open("w") as output:
         for stream in (1, 2):
@@ -63,6 +65,7 @@ def run_job_in_torchrun(job: Job) -> dict[str, Any] | None:
         sys.stderr.write(f"flashcp: {line}\n")
         sys.stderr.flush()
 
+    end_with(os.getppid())
     try:
         return run_job(job, on_hang=hung)
     except RunError:
@@ -113,6 +116,7 @@ def run_job(job: Job, *, on_hang: Callable[[str], None]) -> dict[str, Any] | Non
         rank=number,
         world_size=ranks,
         timeout=group_timeout(job.options.timeout_s),
+        device_id=device if device.type == "cuda" else None,
     )
     try:
         rank = Rank(Transport(), device, progress)

@@ -1,0 +1,70 @@
+"""Forms the groups of ranks whose exchanges are measured.
+
+Within the first node groups of 2, 4, 8 ... ranks and of all of its ranks; across nodes one of a
+rank a node and one of all. Ranks agree over gloo, also on GPUs: a rank that waits while another
+measures alone must not keep its GPU busy with waiting.
+"""
+
+import os
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
+
+from executor.calibration.request import Request
+from executor.calibration.transfers import Group
+from executor.errors import RunError
+
+LOCAL_S = 3.0
+"""Seconds after which no further copy is begun."""
+
+
+def join(request: Request, device: torch.device) -> dist.ProcessGroup | None:
+    """Join the group of the environment; returns the group that ranks agree over, on the host."""
+    limit = timedelta(seconds=request.timeout_s)
+    rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    try:
+        store, rank, ranks = next(rendezvous("env://", timeout=limit))
+        dist.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo",
+            store=dist.PrefixStore("flashcp", store),  # type: ignore[attr-defined]
+            rank=rank,
+            world_size=ranks,
+            # Others wait while rank 0 measures alone.
+            timeout=timedelta(seconds=request.timeout_s + 2 * request.effort.attention_s + LOCAL_S),
+        )
+    except (RuntimeError, ValueError) as error:
+        raise RunError(
+            f"rank {rank}: the group of {ranks} did not form within {request.timeout_s:g} s; "
+            "see that every rank was started and reaches "
+            f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        ) from error
+    if ranks != request.ranks:
+        raise RunError(f"asked for {request.ranks} ranks in a group of {ranks}; leave out --nproc")
+    return dist.new_group(backend="gloo") if device.type == "cuda" else dist.group.WORLD
+
+
+def groups_of(ranks: int) -> list[Group]:
+    """Return the groups to measure, the largest last; every rank makes all of them.
+
+    Within the first node groups of 2, 4, 8 ... ranks and of all; across nodes one of a rank a node
+    and one of all ranks.
+    """
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", ranks))
+    sizes = sorted({2**power for power in range(1, here.bit_length()) if 2**power <= here} | {here})
+    members = [(list(range(size)), size) for size in sizes if size > 1]
+    if here < ranks:
+        if here > 1:
+            members.append((list(range(0, ranks, here)), 1))
+        members.append((list(range(ranks)), here))
+    cuda = dist.get_backend() == "nccl"
+    groups = []
+    for chosen, per_node in members:
+        group = dist.new_group(chosen)
+        control = dist.new_group(chosen, backend="gloo") if cuda else group
+        mine = dist.get_rank() in chosen
+        groups.append(
+            Group(len(chosen), per_node, group if mine else None, control if mine else None)
+        )
+    return groups

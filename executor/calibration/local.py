@@ -1,0 +1,118 @@
+"""Measures what one device does by itself besides attention: copies, launches, matrix products.
+
+Copies are of KV as exchanges lay it out, rows of [2, heads, head size]: all rows at once, rows
+picked by an index as the executor picks them, and slices one by one as published implementations
+copy shards.
+"""
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from costmodel.calibrated_points import LAYOUTS, CopyPoint, LaunchPoint, MatmulPoint, Point
+from executor.calibration.attention import DTYPE
+from executor.calibration.timing import Run, Stopwatch
+from executor.rows import take_into
+
+PIECES = (4, 32)
+_ROW = (2, 8, 128)  # K and V of 8 heads of 128: 4 KB in bf16
+_ROW_BYTES = 2 * 8 * 128 * 2
+_MATMULS = {"cpu": (256, 512, 1024), "cuda": (2048, 4096, 8192)}
+_LAUNCHES = {"cpu": 200, "cuda": 1000}
+
+
+def planned(sizes: tuple[int, ...], device: torch.device) -> list[dict[str, Any]]:
+    """Return the identity of everything that is to be measured, copies of these sizes with it."""
+    found: list[dict[str, Any]] = [{"kind": LaunchPoint.kind}]
+    found += [{"kind": MatmulPoint.kind, "flops": 2.0 * n**3} for n in _MATMULS[device.type]]
+    for size in sizes:
+        rows = max(size // _ROW_BYTES, 1)
+        for layout in LAYOUTS:
+            for pieces in PIECES if layout == "per shard" else (1,):
+                if pieces <= rows:
+                    found.append(
+                        {
+                            "kind": CopyPoint.kind,
+                            "layout": layout,
+                            "moved_bytes": rows * _ROW_BYTES,
+                            "pieces": pieces,
+                        }
+                    )
+    return found
+
+
+def measure(what: dict[str, Any], watch: Stopwatch, repeats: int) -> list[Point]:
+    """Measure the point of this identity."""
+    if what["kind"] == LaunchPoint.kind:
+        return [measure_launch(watch, repeats)]
+    if what["kind"] == MatmulPoint.kind:
+        return [measure_matmul(what["flops"], watch, repeats)]
+    copy = what["layout"], what["moved_bytes"], what["pieces"]
+    return [measure_copy(*copy, watch, repeats)]
+
+
+def measure_copy(
+    layout: str, moved_bytes: int, pieces: int, watch: Stopwatch, repeats: int
+) -> CopyPoint:
+    """Measure one kind of copy."""
+    rows = moved_bytes // _ROW_BYTES
+    pairs = [
+        (_rows(rows, watch.device), torch.empty((rows, *_ROW), dtype=DTYPE, device=watch.device))
+        for _ in range(3)
+    ]
+    runs = [_copy(layout, source, target, pieces) for source, target in pairs]
+    sample = watch.kernel(runs, 3 * repeats)
+    return CopyPoint(
+        layout=layout, moved_bytes=moved_bytes, pieces=pieces, us=sample.us, spread=sample.spread
+    )
+
+
+def measure_launch(watch: Stopwatch, repeats: int) -> LaunchPoint:
+    """Measure one further kernel of next to no work; on a GPU the host's time of queueing it."""
+    tiny = torch.zeros(1, device=watch.device)
+    count = _LAUNCHES[watch.device.type]
+
+    def many() -> None:
+        for _ in range(count):
+            tiny.add_(1.0)
+
+    if watch.device.type == "cuda":
+        host = Stopwatch(torch.device("cpu"))
+        sample = host.kernel([many], repeats)
+        torch.cuda.synchronize(watch.device)
+    else:
+        sample = watch.kernel([many], repeats)
+    return LaunchPoint(us=sample.us / count, spread=sample.spread)
+
+
+def measure_matmul(flops: float, watch: Stopwatch, repeats: int) -> MatmulPoint:
+    """Measure one matrix product in bf16, what linear layers do."""
+    n = round((flops / 2) ** (1 / 3))
+    a, b = (torch.ones((n, n), dtype=DTYPE, device=watch.device) for _ in range(2))
+    out = torch.empty_like(a)
+    sample = watch.kernel([lambda: torch.mm(a, b, out=out)], repeats)
+    return MatmulPoint(flops=flops, us=sample.us, spread=sample.spread)
+
+
+def _rows(count: int, device: torch.device) -> Tensor:
+    return torch.ones((count, *_ROW), dtype=DTYPE, device=device)
+
+
+def _copy(layout: str, source: Tensor, target: Tensor, pieces: int) -> Run:
+    if layout == "contiguous":
+        return lambda: target.copy_(source)
+    rows = source.shape[0]
+    if layout == "gathered":
+        # Neighbours that are not neighbours in memory, as the shards of a plan.
+        index = torch.arange(rows, device=source.device).view(-1, 1)
+        index = index.reshape(2, -1).t().reshape(-1) if rows % 2 == 0 else index.flip(0).reshape(-1)
+        return lambda: take_into(target, source, index)
+    cuts = [rows * i // pieces for i in range(pieces + 1)]
+
+    def slices() -> None:
+        for begin, end in pairwise(cuts):
+            target[begin:end].copy_(source[begin:end])
+
+    return slices
