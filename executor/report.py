@@ -17,6 +17,8 @@ from executor.record import Part
 from executor.rows_of_ranks import DIRECTIONS, rank_parts
 from flashcp.prediction import Prediction, Setting, predict
 
+# Parts that are both predicted and measured.
+_COMPARED = ("forward", "backward", "copies", "merge", "exposed exchange", "total")
 ELEMENT_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}
 
 
@@ -123,7 +125,7 @@ def _plan(
             "ranks": [
                 {
                     name: r["predicted_us"][name] / r["measured_us"][name] - 1
-                    for name in ("forward", "backward", "total")
+                    for name in _COMPARED
                     if r["measured_us"][name] > 0
                 }
                 for r in ranks

@@ -51,8 +51,8 @@ class Verification:
     leaked: int | None
 
     def to_json(self) -> dict[str, object]:
-        """Return the fields as a JSON object."""
-        return asdict(self)
+        """Return the fields as a JSON object; 1e300 is an error that is not finite."""
+        return {**asdict(self), "errors": {k: min(v, 1e300) for k, v in self.errors.items()}}
 
 
 def checked_heads(plan: Plan, inputs: Inputs) -> int:

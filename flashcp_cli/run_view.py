@@ -110,9 +110,10 @@ def _ranks(one: dict[str, Any]) -> Table:
         "spread",
         "exch.",
         "pred.",
+        *(("error",) if one["errors"] else ()),
         "MiB",
     )
-    for rank in one["ranks"]:
+    for index, rank in enumerate(one["ranks"]):
         low, high = rank["spread_us"]
         table.add_row(
             str(rank["rank"]),
@@ -120,6 +121,7 @@ def _ranks(one: dict[str, Any]) -> Table:
             f"{_ms(low)}-{_ms(high)}",
             _ms(rank["exchange_us"]),
             _ms(rank["predicted_us"]["total"]),
+            *((f"{one['errors']['ranks'][index]['total']:+.1%}",) if one["errors"] else ()),
             f"{rank['memory_bytes'] / 2**20:.0f}",
         )
     return table

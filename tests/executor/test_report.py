@@ -1,5 +1,6 @@
 """Emulated runs, what is set beside what, bytes and memory, and the picture."""
 
+import json
 import weakref
 from dataclasses import replace
 
@@ -127,6 +128,18 @@ def test_a_wrong_result_does_not_pass(setting, monkeypatch):
     monkeypatch.setattr("executor.emulated.select", lambda *_: Wrong())
     found = report(make_job(), emulate_job(make_job(repetitions=1), setting), setting)
     assert not any(one["passed"] for one in found["plans"].values())
+
+
+def test_a_result_that_is_not_finite_does_not_pass_and_survives_json(setting, monkeypatch):
+    class Endless(CpuKernel):
+        def forward(self, q, k, v, segments, scale):
+            out, lse = super().forward(q, k, v, segments, scale)
+            return out / 0.0, lse
+
+    monkeypatch.setattr("executor.emulated.select", lambda *_: Endless())
+    found = report(make_job(), emulate_job(make_job(repetitions=1), setting), setting)
+    assert not any(one["passed"] for one in found["plans"].values())
+    json.dumps(found, allow_nan=False)
 
 
 def test_a_leak_between_documents_does_not_pass(setting, monkeypatch):

@@ -1,6 +1,7 @@
 """`flashcp run` from end to end: gloo ranks, torchrun, emulation, files, bad input, faults."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -92,6 +93,16 @@ def test_emulation_is_labelled_in_tables_and_runs_without_other_processes(plan_f
     assert "measured and predicted times are not comparable" in result.output
     assert "passed" in result.output
     assert "FAILED" not in result.output
+
+
+def test_on_the_profiles_device_every_rank_shows_its_signed_error(plan_file, monkeypatch):
+    monkeypatch.setattr("executor.report.is_comparable", lambda *_: True)
+    result = invoke(plan_file, "--emulate", "--strategies", "per-seq", *SMALL)
+    assert result.exit_code == 0, result.output
+    assert "not comparable" not in result.output
+    # A CPU takes far longer than was predicted for the GPU; both strategies and both ranks say so.
+    assert len(re.findall(r"-(?:9\d|100)\.\d%", result.output)) == 4
+    assert "redicted" in result.output.splitlines()[-1]
 
 
 def test_a_verification_that_fails_ends_with_status_1(plan_file, monkeypatch):
