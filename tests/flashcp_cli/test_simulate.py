@@ -62,7 +62,7 @@ def test_every_switch_is_an_axis_so_an_ablation_is_one_command():
     words = ["--exchange", "own,needed", "--overlap", "own,off", "--copies",
              "published,in-place", "--kernel-speed", "1,2", "--link-bandwidth", "1,0.5",
              "--kv-heads", "8,32", "--cp", "4", "--packs", "2"]  # fmt: skip
-    document = json.loads(invoke("papers", *SMALL, *words, "--json").output)
+    document = json.loads(invoke("code", *SMALL, *words, "--json").output)
     assert document["configurations"] == 2**6
     by = pd.DataFrame(document["rows"])
     by["us"] = [row["total_us"]["value"] for row in document["rows"]]
