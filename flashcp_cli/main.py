@@ -14,6 +14,10 @@ from flashcp_cli.boundary import run
 # command name -> (module:attribute, its line in `flashcp -h`)
 COMMANDS = {
     "plan": ("flashcp_cli.plan:plan", "Shard a trace's packs with every strategy and compare."),
+    "simulate": (
+        "flashcp_cli.simulate:simulate",
+        "Say what a cluster would do: every combination of settings, best first.",
+    ),
     "trace": ("flashcp_cli.trace:trace", "Look at traces of document lengths, or make them."),
     "hardware": ("flashcp_cli.hardware:hardware", "Look at hardware profiles and their errors."),
 }
