@@ -27,12 +27,74 @@ from flashcp.search.state import (
     relist,
 )
 from flashcp.search.weights import LOADS, PIECE_WEIGHT
-from groundwork.jit import jit
+from groundwork.jit import jit, jit_as
 
 _MOST_PARTS = 2  # pieces that a move adds
 
 
 @jit
+def _copy(loads: Floats, to: Floats) -> None:
+    """Copy loads; a loop takes a third of the time of an assignment to a slice."""
+    for rank in range(loads.shape[0]):
+        for column in range(LOADS):
+            to[rank, column] = loads[rank, column]
+
+
+@jit
+def _has_room(
+    counters: Ints, lists: Ints, ranks: Ints, reserve: int, moves: int, move: Ints
+) -> bool:
+    """Tell whether the pool and both ranks' lists have room for a move."""
+    longest = max(ranks[move[0, SIDE], SIZE], ranks[move[1, SIDE], SIZE])
+    if lists.shape[1] - longest < _MOST_PARTS:
+        return False
+    cuts = move[0, CUT] >= 0 or (moves == 2 and move[1, CUT] >= 0)
+    return bool(not cuts or counters[FREE] >= reserve + _MOST_PARTS)
+
+
+@jit
+def _difference(pool: Ints, moves: int, move: Ints) -> tuple[float, int]:
+    """Return the pairs and tokens that a move takes from the first rank to the second."""
+    pairs, tokens = 0.0, 0
+    for i in range(moves):
+        start, stop = pool[move[i, PIECE], START], pool[move[i, PIECE], STOP]
+        if move[i, CUT] >= 0:
+            if move[i, HEAD]:
+                stop = move[i, CUT]
+            else:
+                start = move[i, CUT]
+        sign = 1 - 2 * i
+        pairs += sign * pairs_of(start, stop)
+        tokens += sign * (stop - start)
+    return pairs, tokens
+
+
+@jit
+def _make(
+    pool: Ints, first: Ints, counters: Ints, ranks: Ints,
+    loads: Floats, weights: Floats, moves: int, move: Ints,
+) -> None:  # fmt: skip
+    """Make a move, loads included; what it makes neighbours is counted as joined but is not yet."""
+    document = pool[move[0, PIECE], DOCUMENT]
+    second = pool[move[moves - 1, PIECE], DOCUMENT]
+    add_exchange(pool, first, counters, ranks, document, -1.0, loads)
+    if second != document:
+        add_exchange(pool, first, counters, ranks, second, -1.0, loads)
+    for i in range(moves):
+        piece, cut, head, rank = move[i, PIECE], move[i, CUT], move[i, HEAD] != 0, move[1 - i, SIDE]
+        shift_part(pool, loads, weights, piece, cut, head, rank)
+        move[i, PART] = move_part(pool, first, counters, piece, cut, head, rank)
+    account_joins(pool, first, counters, document, loads, weights)
+    add_exchange(pool, first, counters, ranks, document, 1.0, loads)
+    if second != document:
+        account_joins(pool, first, counters, second, loads, weights)
+        add_exchange(pool, first, counters, ranks, second, 1.0, loads)
+
+
+@jit_as(
+    "f8(i8[:, ::1], i8[::1], i8[::1], i8[:, ::1], i8[:, ::1], "
+    "f8[:, ::1], f8[::1], i8[::1], i8, i8, i8, i8, f8, f8)"
+)
 def anneal(
     pool: Ints, first: Ints, counters: Ints, lists: Ints, ranks: Ints,
     loads: Floats, weights: Floats, draws: Ints, grid: int, reserve: int,
@@ -115,62 +177,3 @@ def anneal(
         for i in range(moves):
             join_neighbours(pool, first, counters, lists, ranks, pool[move[i, PIECE], DOCUMENT])
     return now
-
-
-@jit
-def _copy(loads: Floats, to: Floats) -> None:
-    """Copy loads; a loop takes a third of the time of an assignment to a slice."""
-    for rank in range(loads.shape[0]):
-        for column in range(LOADS):
-            to[rank, column] = loads[rank, column]
-
-
-@jit
-def _has_room(
-    counters: Ints, lists: Ints, ranks: Ints, reserve: int, moves: int, move: Ints
-) -> bool:
-    """Tell whether the pool and both ranks' lists have room for a move."""
-    longest = max(ranks[move[0, SIDE], SIZE], ranks[move[1, SIDE], SIZE])
-    if lists.shape[1] - longest < _MOST_PARTS:
-        return False
-    cuts = move[0, CUT] >= 0 or (moves == 2 and move[1, CUT] >= 0)
-    return bool(not cuts or counters[FREE] >= reserve + _MOST_PARTS)
-
-
-@jit
-def _difference(pool: Ints, moves: int, move: Ints) -> tuple[float, int]:
-    """Return the pairs and tokens that a move takes from the first rank to the second."""
-    pairs, tokens = 0.0, 0
-    for i in range(moves):
-        start, stop = pool[move[i, PIECE], START], pool[move[i, PIECE], STOP]
-        if move[i, CUT] >= 0:
-            if move[i, HEAD]:
-                stop = move[i, CUT]
-            else:
-                start = move[i, CUT]
-        sign = 1 - 2 * i
-        pairs += sign * pairs_of(start, stop)
-        tokens += sign * (stop - start)
-    return pairs, tokens
-
-
-@jit
-def _make(
-    pool: Ints, first: Ints, counters: Ints, ranks: Ints,
-    loads: Floats, weights: Floats, moves: int, move: Ints,
-) -> None:  # fmt: skip
-    """Make a move, loads included; what it makes neighbours is counted as joined but is not yet."""
-    document = pool[move[0, PIECE], DOCUMENT]
-    second = pool[move[moves - 1, PIECE], DOCUMENT]
-    add_exchange(pool, first, counters, ranks, document, -1.0, loads)
-    if second != document:
-        add_exchange(pool, first, counters, ranks, second, -1.0, loads)
-    for i in range(moves):
-        piece, cut, head, rank = move[i, PIECE], move[i, CUT], move[i, HEAD] != 0, move[1 - i, SIDE]
-        shift_part(pool, loads, weights, piece, cut, head, rank)
-        move[i, PART] = move_part(pool, first, counters, piece, cut, head, rank)
-    account_joins(pool, first, counters, document, loads, weights)
-    add_exchange(pool, first, counters, ranks, document, 1.0, loads)
-    if second != document:
-        account_joins(pool, first, counters, second, loads, weights)
-        add_exchange(pool, first, counters, ranks, second, 1.0, loads)

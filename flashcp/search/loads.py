@@ -25,12 +25,12 @@ from flashcp.search.weights import (
     TIME,
     TOKENS,
 )
-from groundwork.jit import jit
+from groundwork.jit import jit, jit_as
 
 Floats = NDArray[np.float64]
 
 
-@jit
+@jit_as("f8(i8, i8)")
 def pairs_of(start: int, stop: int) -> float:
     """Return the query-key pairs of [start, stop) of a document."""
     return (stop - start) * (start + stop + 1) * 0.5
@@ -48,7 +48,7 @@ def tiles_of(start: int, stop: int) -> tuple[float, float]:
     return float(walked), float(whole)
 
 
-@jit
+@jit_as("void(f8[:, ::1], i8, i8, i8, f8, f8[::1])")
 def add_piece(
     loads: Floats, rank: int, start: int, stop: int, sign: float, weights: Floats
 ) -> None:

@@ -27,12 +27,122 @@ from flashcp.search.state import (
     relist,
 )
 from flashcp.search.weights import TOKENS
-from groundwork.jit import jit
+from groundwork.jit import jit, jit_as
 
 _TOKEN_WEIGHT = 2.0  # of what later steps of the repair will move
 CUTS_A_RANK = 12  # most pieces that the repair adds, a rank
 _WAYS = 3  # of taking tokens from a piece
 _ROOM = 4  # pieces that a step may add to a list
+
+
+@jit
+def _targets(loads: Floats) -> Ints:
+    """Return how many tokens each rank shall hold; those with most now get what does not divide."""
+    ranks = loads.shape[0]
+    tokens = np.empty(ranks, dtype=np.int64)
+    total = 0
+    for rank in range(ranks):
+        tokens[rank] = int(loads[rank, TOKENS])
+        total += tokens[rank]
+    share = total // ranks
+    targets = np.full(ranks, share, dtype=np.int64)
+    for _ in range(total - share * ranks):
+        most = 0
+        for rank in range(ranks):
+            if tokens[rank] > tokens[most]:
+                most = rank
+        targets[most] += 1
+        tokens[most] = -1  # it has had its one
+    return targets
+
+
+@jit
+def _range(start: int, stop: int, amount: int, grid: int, way: int) -> tuple[int, int]:
+    """Return which tokens of [start, stop) to move, none or at most `amount`, in one of three ways.
+
+    Way 0 is all of it; 1 from its head, 2 from its tail, keeping what stays on grid boundaries.
+    """
+    size = stop - start
+    if way == 0:
+        return (start, stop) if size <= amount else (start, start)
+    tokens = amount & -grid if amount >= grid else amount
+    if size <= tokens:
+        return start, start
+    if way == 1:
+        upper = min((start + tokens + grid - 1) & -grid, stop)
+        return upper - tokens, upper
+    lower = (stop - tokens + grid - 1) & -grid
+    return (lower, stop) if start < lower < stop else (start, start)
+
+
+@jit_as(
+    "UniTuple(i8, 2)(i8[:, ::1], i8[::1], i8[::1], i8[:, ::1], i8, i8, i8, i8, f8[:, ::1], f8[::1])"
+)
+def _take(
+    pool: Ints, first: Ints, counters: Ints, ranks: Ints,
+    piece: int, lower: int, upper: int, taker: int, loads: Floats, weights: Floats,
+) -> tuple[int, int]:  # fmt: skip
+    """Give [lower, upper) of a piece to `taker`, loads included.
+
+    Returns:
+        The new piece after the range, and the new piece that is the range; -1 where there is none.
+    """
+    document = pool[piece, DOCUMENT]
+    giver = pool[piece, RANK]
+    start = pool[piece, START]
+    stop = pool[piece, STOP]
+    add_exchange(pool, first, counters, ranks, document, -1.0, loads)
+    add_piece(loads, giver, start, stop, -1.0, weights)
+    beyond = -1
+    if upper < stop:
+        beyond = move_part(pool, first, counters, piece, upper, False, giver)
+        add_piece(loads, giver, upper, stop, 1.0, weights)
+    part = move_part(pool, first, counters, piece, lower if lower > start else -1, False, taker)
+    if lower > start:
+        add_piece(loads, giver, start, lower, 1.0, weights)
+    add_piece(loads, taker, lower, upper, 1.0, weights)
+    account_joins(pool, first, counters, document, loads, weights)
+    add_exchange(pool, first, counters, ranks, document, 1.0, loads)
+    return beyond, part
+
+
+@jit_as(
+    "UniTuple(i8, 3)(i8[:, ::1], i8[::1], i8[::1], i8[:, ::1], i8[:, ::1], "
+    "f8[:, ::1], f8[::1], i8, i8, i8, i8)"
+)
+def _choose(
+    pool: Ints, first: Ints, counters: Ints, lists: Ints, ranks: Ints,
+    loads: Floats, weights: Floats, grid: int, giver: int, taker: int, amount: int,
+) -> tuple[int, int, int]:  # fmt: skip
+    """Return the piece of `giver` and the range of it that leave the lowest energy with `taker`."""
+    traffic = np.empty(loads.shape[0])
+    excess = np.empty(loads.shape[0])
+    saved = loads.copy()
+    cuts = counters[CUTS]
+    best = -1
+    best_lower, best_upper = 0, 0
+    least = np.inf
+    for slot in range(ranks[giver, SIZE]):
+        piece = lists[giver, slot]
+        for way in range(_WAYS):
+            lower, upper = _range(pool[piece, START], pool[piece, STOP], amount, grid, way)
+            if upper <= lower:
+                continue
+            beyond, part = _take(
+                pool, first, counters, ranks, piece, lower, upper, taker, loads, weights
+            )
+            strain(loads, _TOKEN_WEIGHT, weights, traffic, excess)
+            value = energy(loads, counters[CUTS], weights, traffic, excess)
+            move_back(pool, first, counters, piece, part, False, giver)
+            if beyond >= 0:
+                move_back(pool, first, counters, piece, beyond, False, giver)
+            loads[:, :] = saved
+            counters[CUTS] = cuts
+            if value < least:
+                least = value
+                best = piece
+                best_lower, best_upper = lower, upper
+    return best, best_lower, best_upper
 
 
 @jit
@@ -82,108 +192,3 @@ def repair(
             enlist(pool, lists, ranks, beyond)
         relist(pool, lists, ranks, piece, part, giver)
         join_neighbours(pool, first, counters, lists, ranks, document)
-
-
-@jit
-def _targets(loads: Floats) -> Ints:
-    """Return how many tokens each rank shall hold; those with most now get what does not divide."""
-    ranks = loads.shape[0]
-    tokens = np.empty(ranks, dtype=np.int64)
-    total = 0
-    for rank in range(ranks):
-        tokens[rank] = int(loads[rank, TOKENS])
-        total += tokens[rank]
-    share = total // ranks
-    targets = np.full(ranks, share, dtype=np.int64)
-    for _ in range(total - share * ranks):
-        most = 0
-        for rank in range(ranks):
-            if tokens[rank] > tokens[most]:
-                most = rank
-        targets[most] += 1
-        tokens[most] = -1  # it has had its one
-    return targets
-
-
-@jit
-def _choose(
-    pool: Ints, first: Ints, counters: Ints, lists: Ints, ranks: Ints,
-    loads: Floats, weights: Floats, grid: int, giver: int, taker: int, amount: int,
-) -> tuple[int, int, int]:  # fmt: skip
-    """Return the piece of `giver` and the range of it that leave the lowest energy with `taker`."""
-    traffic = np.empty(loads.shape[0])
-    excess = np.empty(loads.shape[0])
-    saved = loads.copy()
-    cuts = counters[CUTS]
-    best = -1
-    best_lower, best_upper = 0, 0
-    least = np.inf
-    for slot in range(ranks[giver, SIZE]):
-        piece = lists[giver, slot]
-        for way in range(_WAYS):
-            lower, upper = _range(pool[piece, START], pool[piece, STOP], amount, grid, way)
-            if upper <= lower:
-                continue
-            beyond, part = _take(
-                pool, first, counters, ranks, piece, lower, upper, taker, loads, weights
-            )
-            strain(loads, _TOKEN_WEIGHT, weights, traffic, excess)
-            value = energy(loads, counters[CUTS], weights, traffic, excess)
-            move_back(pool, first, counters, piece, part, False, giver)
-            if beyond >= 0:
-                move_back(pool, first, counters, piece, beyond, False, giver)
-            loads[:, :] = saved
-            counters[CUTS] = cuts
-            if value < least:
-                least = value
-                best = piece
-                best_lower, best_upper = lower, upper
-    return best, best_lower, best_upper
-
-
-@jit
-def _range(start: int, stop: int, amount: int, grid: int, way: int) -> tuple[int, int]:
-    """Return which tokens of [start, stop) to move, none or at most `amount`, in one of three ways.
-
-    Way 0 is all of it; 1 from its head, 2 from its tail, keeping what stays on grid boundaries.
-    """
-    size = stop - start
-    if way == 0:
-        return (start, stop) if size <= amount else (start, start)
-    tokens = amount & -grid if amount >= grid else amount
-    if size <= tokens:
-        return start, start
-    if way == 1:
-        upper = min((start + tokens + grid - 1) & -grid, stop)
-        return upper - tokens, upper
-    lower = (stop - tokens + grid - 1) & -grid
-    return (lower, stop) if start < lower < stop else (start, start)
-
-
-@jit
-def _take(
-    pool: Ints, first: Ints, counters: Ints, ranks: Ints,
-    piece: int, lower: int, upper: int, taker: int, loads: Floats, weights: Floats,
-) -> tuple[int, int]:  # fmt: skip
-    """Give [lower, upper) of a piece to `taker`, loads included.
-
-    Returns:
-        The new piece after the range, and the new piece that is the range; -1 where there is none.
-    """
-    document = pool[piece, DOCUMENT]
-    giver = pool[piece, RANK]
-    start = pool[piece, START]
-    stop = pool[piece, STOP]
-    add_exchange(pool, first, counters, ranks, document, -1.0, loads)
-    add_piece(loads, giver, start, stop, -1.0, weights)
-    beyond = -1
-    if upper < stop:
-        beyond = move_part(pool, first, counters, piece, upper, False, giver)
-        add_piece(loads, giver, upper, stop, 1.0, weights)
-    part = move_part(pool, first, counters, piece, lower if lower > start else -1, False, taker)
-    if lower > start:
-        add_piece(loads, giver, start, lower, 1.0, weights)
-    add_piece(loads, taker, lower, upper, 1.0, weights)
-    account_joins(pool, first, counters, document, loads, weights)
-    add_exchange(pool, first, counters, ranks, document, 1.0, loads)
-    return beyond, part

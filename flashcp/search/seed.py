@@ -11,63 +11,20 @@ import numpy as np
 from flashcp.search.loads import Floats, add_exchange, add_piece, pairs_of
 from flashcp.search.state import Ints, append_piece, list_pieces, new_pool
 from flashcp.search.weights import LOADS, MEAN_PAIRS, MEAN_TOKENS, PAIRS, TOKENS
-from groundwork.jit import jit
+from groundwork.jit import jit, jit_as
 
 # A document of this much more than so many ranks' worth is not cut once more for that.
 _LENIENCE = 0.05
 
 
 @jit
-def seed(
-    lengths: Ints, cp: int, pieces: int, grid: int, folded: bool, weights: Floats
-) -> tuple[Ints, Ints, Ints, Ints, Ints, Floats]:
-    """Make a first placement.
-
-    Args:
-        lengths: tokens of each document, falling, [D].
-        cp: CP degree.
-        pieces: size of the pool.
-        grid: cuts are at multiples of so many tokens.
-        folded: cut giants so that a rank holds an early and a late part of them, not one part.
-        weights: of the pack.
-
-    Returns:
-        Pool, first, counters, lists, ranks and loads; see `flashcp.search.state`.
-    """
-    pool, first, counters = new_pool(lengths.size, pieces)
-    loads = np.zeros((cp, LOADS))
-    edges = np.empty(2 * cp + 1, dtype=np.int64)
-    owners = np.empty(cp, dtype=np.int64)
-    for document in range(lengths.size):
-        length = lengths[document]
-        share = max(pairs_of(0, length) / weights[MEAN_PAIRS], length / weights[MEAN_TOKENS])
-        parts = min(max(int(np.ceil(share - _LENIENCE)), 1), cp)
-        _cut_giant(length, parts, grid, folded, edges)
-        # The last part first: it is the hardest to house.
-        for part in range(parts - 1, -1, -1):
-            tail = 2 * parts - 1 - part if folded else parts + part
-            owner = _emptiest(loads, edges, part, tail, owners[part + 1 : parts], weights)
-            owners[part] = owner
-            add_range(loads, owner, edges[part], edges[part + 1], weights)
-            add_range(loads, owner, edges[tail], edges[tail + 1], weights)
-        for i in range(2 * parts):
-            if edges[i + 1] > edges[i]:
-                owner = owners[min(i, 2 * parts - 1 - i) if folded else i % parts]
-                append_piece(pool, first, counters, document, owner, edges[i], edges[i + 1])
-    lists, ranks = list_pieces(pool, first, cp)
-    for document in range(lengths.size):
-        add_exchange(pool, first, counters, ranks, document, 1.0, loads)
-    return pool, first, counters, lists, ranks, loads
-
-
-@jit
-def add_range(loads: Floats, rank: int, start: int, stop: int, weights: Floats) -> None:
+def _add_range(loads: Floats, rank: int, start: int, stop: int, weights: Floats) -> None:
     """Add a piece that may be empty."""
     if stop > start:
         add_piece(loads, rank, start, stop, 1.0, weights)
 
 
-@jit
+@jit_as("void(i8, i8, i8, b1, i8[::1])")
 def _cut_giant(length: int, parts: int, grid: int, folded: bool, edges: Ints) -> None:
     """Write the edges of a document's 2 * parts ranges, heads then tails, some of them empty.
 
@@ -118,3 +75,49 @@ def _emptiest(
             least = filled
             best = rank
     return best
+
+
+@jit_as(
+    "Tuple((i8[:, ::1], i8[::1], i8[::1], i8[:, ::1], i8[:, ::1], f8[:, ::1]))"
+    "(i8[::1], i8, i8, i8, b1, f8[::1])"
+)
+def seed(
+    lengths: Ints, cp: int, pieces: int, grid: int, folded: bool, weights: Floats
+) -> tuple[Ints, Ints, Ints, Ints, Ints, Floats]:
+    """Make a first placement.
+
+    Args:
+        lengths: tokens of each document, falling, [D].
+        cp: CP degree.
+        pieces: size of the pool.
+        grid: cuts are at multiples of so many tokens.
+        folded: cut giants so that a rank holds an early and a late part of them, not one part.
+        weights: of the pack.
+
+    Returns:
+        Pool, first, counters, lists, ranks and loads; see `flashcp.search.state`.
+    """
+    pool, first, counters = new_pool(lengths.size, pieces)
+    loads = np.zeros((cp, LOADS))
+    edges = np.empty(2 * cp + 1, dtype=np.int64)
+    owners = np.empty(cp, dtype=np.int64)
+    for document in range(lengths.size):
+        length = lengths[document]
+        share = max(pairs_of(0, length) / weights[MEAN_PAIRS], length / weights[MEAN_TOKENS])
+        parts = min(max(int(np.ceil(share - _LENIENCE)), 1), cp)
+        _cut_giant(length, parts, grid, folded, edges)
+        # The last part first: it is the hardest to house.
+        for part in range(parts - 1, -1, -1):
+            tail = 2 * parts - 1 - part if folded else parts + part
+            owner = _emptiest(loads, edges, part, tail, owners[part + 1 : parts], weights)
+            owners[part] = owner
+            _add_range(loads, owner, edges[part], edges[part + 1], weights)
+            _add_range(loads, owner, edges[tail], edges[tail + 1], weights)
+        for i in range(2 * parts):
+            if edges[i + 1] > edges[i]:
+                owner = owners[min(i, 2 * parts - 1 - i) if folded else i % parts]
+                append_piece(pool, first, counters, document, owner, edges[i], edges[i + 1])
+    lists, ranks = list_pieces(pool, first, cp)
+    for document in range(lengths.size):
+        add_exchange(pool, first, counters, ranks, document, 1.0, loads)
+    return pool, first, counters, lists, ranks, loads

@@ -17,7 +17,7 @@ The arrays, for D documents, N ranks and a pool of P pieces; functions take thos
 import numpy as np
 from numpy.typing import NDArray
 
-from groundwork.jit import jit
+from groundwork.jit import jit, jit_as
 
 # Columns of the pool. The last two are stacks of their own beside the pieces.
 DOCUMENT, RANK, START, STOP, NEXT, PREVIOUS, SLOT, UNUSED, ORDER = range(9)
@@ -71,6 +71,25 @@ def append_piece(
 
 
 @jit
+def enlist(pool: Ints, lists: Ints, ranks: Ints, piece: int) -> None:
+    """Enter a piece in its rank's list."""
+    rank = pool[piece, RANK]
+    pool[piece, SLOT] = ranks[rank, SIZE]
+    lists[rank, ranks[rank, SIZE]] = piece
+    ranks[rank, SIZE] += 1
+
+
+@jit_as("void(i8[:, ::1], i8[:, ::1], i8[:, ::1], i8, i8)")
+def delist(pool: Ints, lists: Ints, ranks: Ints, piece: int, rank: int) -> None:
+    """Take a piece out of `rank`'s list; the list's last takes its slot."""
+    ranks[rank, SIZE] -= 1
+    moved = lists[rank, ranks[rank, SIZE]]
+    slot = pool[piece, SLOT]
+    lists[rank, slot] = moved
+    pool[moved, SLOT] = slot
+
+
+@jit
 def list_pieces(pool: Ints, first: Ints, cp: int) -> tuple[Ints, Ints]:
     """Return the lists and ranks of a placement."""
     ranks = np.zeros((cp, 2), dtype=np.int64)
@@ -89,26 +108,7 @@ def list_pieces(pool: Ints, first: Ints, cp: int) -> tuple[Ints, Ints]:
     return lists, ranks
 
 
-@jit
-def enlist(pool: Ints, lists: Ints, ranks: Ints, piece: int) -> None:
-    """Enter a piece in its rank's list."""
-    rank = pool[piece, RANK]
-    pool[piece, SLOT] = ranks[rank, SIZE]
-    lists[rank, ranks[rank, SIZE]] = piece
-    ranks[rank, SIZE] += 1
-
-
-@jit
-def delist(pool: Ints, lists: Ints, ranks: Ints, piece: int, rank: int) -> None:
-    """Take a piece out of `rank`'s list; the list's last takes its slot."""
-    ranks[rank, SIZE] -= 1
-    moved = lists[rank, ranks[rank, SIZE]]
-    slot = pool[piece, SLOT]
-    lists[rank, slot] = moved
-    pool[moved, SLOT] = slot
-
-
-@jit
+@jit_as("i8(i8[:, ::1], i8[::1], i8[::1], i8, i8, b1, i8)")
 def move_part(
     pool: Ints, first: Ints, counters: Ints, piece: int, cut: int, head: bool, rank: int
 ) -> int:
@@ -155,7 +155,7 @@ def move_part(
     return int(part)
 
 
-@jit
+@jit_as("void(i8[:, ::1], i8[::1], i8[::1], i8, i8, b1, i8)")
 def move_back(
     pool: Ints, first: Ints, counters: Ints, piece: int, part: int, head: bool, rank: int
 ) -> None:
@@ -179,7 +179,7 @@ def move_back(
     counters[CUTS] -= 1
 
 
-@jit
+@jit_as("void(i8[:, ::1], i8[:, ::1], i8[:, ::1], i8, i8, i8)")
 def relist(pool: Ints, lists: Ints, ranks: Ints, piece: int, part: int, rank: int) -> None:
     """Bring the lists in step with a `move_part` that took from `rank` and returned `part`."""
     if part < 0:
