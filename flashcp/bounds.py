@@ -3,8 +3,8 @@
 Whatever the placement, the ranks share the pack's query-key pairs and tokens; the slowest takes at
 least the mean, and a rank's kernels cannot run faster than the profile's best rate. Exchange and
 copies are bounded by 0: a pack whose documents fit the ranks whole needs neither. Holds for every
-plan that attends in one or two kernel calls a direction, so for all strategies but the rings, whose
-N calls pay N launches and stay above it in practice (tested).
+plan that attends in one or two kernel calls a direction, and for rings, whose N calls are one load
+to the clock.
 """
 
 from typing import TYPE_CHECKING

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from groundwork.jit import jit
 from flashcp.exchange import Exchange
 from flashcp.plans import Plan
+from groundwork.jit import jit
 
 TILE = 128
 

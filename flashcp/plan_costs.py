@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from costmodel.attention_kernel import attention_us
+from costmodel.attention_kernel import LAUNCH_US, THROTTLE, THROTTLE_AFTER_US, attention_us
+from costmodel.estimate import NOTHING, Estimate
 from costmodel.timeline import Clock
 from flashcp.exchange import Exchange
 from flashcp.ring import local_segments, ring_segments
@@ -84,55 +85,86 @@ class PlanCosts:
 
     def exchange_us(self, direction: "Direction") -> float:
         """Return the time of the exchange of KV (forward) or of dKV (backward)."""
+        return self.exchange(direction).us
+
+    def exchange(self, direction: "Direction") -> Estimate:
+        """Return the time of the exchange, or of a ring's step, and where it came from."""
         plan, setting = self.plan, self.setting
+        if plan.cp == 1:
+            return NOTHING
+        if plan.exchange is Exchange.RING:
+            # Backward passes KV on and, beside it, the fp32 dKV gathered so far.
+            return self._pass_on(
+                1.0 if direction == "forward" else 1.0 + 4 / setting.model.dtype_bytes
+            )
         if plan.exchange is Exchange.ALL_TO_ALL_NEEDED:
             sent, received, _ = plan.needed_tokens
             largest = max(sent.max(), received.max()) * self.kv_bytes
             if largest == 0:
-                return 0.0
+                return NOTHING
             return setting.profile.all_to_all_v_us(
                 float(largest), plan.cp, ranks_per_node=setting.ranks_per_node
-            ).us
+            )
         # An all-gather wants equal parts: the largest sets the size.
         total = plan.cp * self._sent_tokens().max() * self.kv_bytes
         if total == 0:
-            return 0.0
+            return NOTHING
         return setting.profile.collective_us(
             "all_gather" if direction == "forward" else "reduce_scatter",
             float(total),
             plan.cp,
             ranks_per_node=setting.ranks_per_node,
-        ).us
+        )
 
-    def ring_attention(self, direction: "Direction") -> NDArray[np.float64]:
-        """Return the time of each step's call on each rank, [N steps, N]."""
+    def _pass_on(self, share: float) -> Estimate:
+        """Return the time of passing on `share` times the KV of the largest rank."""
+        return self.setting.profile.collective_us(
+            "send_recv",
+            float(self.plan.rank_tokens.max() * self.kv_bytes * share),
+            self.plan.cp,
+            ranks_per_node=self.setting.ranks_per_node,
+        )
+
+    def ring_attention(self, direction: "Direction", transfer_us: float) -> NDArray[np.float64]:
+        """Return the time of each step's call on each rank, [N steps, N].
+
+        Every step but the last runs beside a transfer of `transfer_us`, which slows it. The calls
+        of a rank follow one another, so they are one load to its clock, not N short ones.
+        """
         plan, setting = self.plan, self.setting
         shards = (plan.document, plan.start, plan.stop, plan.rank_splits)
+        unthrottled = {}
+        for causal in (True, False):
+            unthrottled[causal] = setting.attention_parameters(direction, causal=causal).copy()
+            unthrottled[causal][THROTTLE] = 0.0
         lens, splits = local_segments(*shards)
-        own = attention_us(lens, lens, splits, setting.attention_parameters(direction))
+        own = attention_us(lens, lens, splits, unthrottled[True])
         q_lens, k_lens, splits = ring_segments(*shards)
-        others = attention_us(
-            q_lens, k_lens, splits, setting.attention_parameters(direction, causal=False)
-        )
-        return np.concatenate([own, others]).reshape(plan.cp, plan.cp)
+        others = attention_us(q_lens, k_lens, splits, unthrottled[False])
+        calls = np.concatenate([own, others]).reshape(plan.cp, plan.cp)
+        parameters = setting.attention_parameters(direction)
+        busy = np.maximum(calls - parameters[LAUNCH_US], 0.0)
+        load = busy.sum(axis=0)
+        slower = parameters[THROTTLE] * np.maximum(load - parameters[THROTTLE_AFTER_US], 0.0)
+        calls += busy * (slower / np.maximum(load, 1e-9))
+        calls[:-1] = self.slowed(calls[:-1], transfer_us)
+        return calls
+
+    def ring_home_us(self, direction: "Direction") -> float:
+        """Return the time in which the last step's dKV travels to its own rank; 0 forward."""
+        if direction == "forward" or self.plan.cp == 1:
+            return 0.0
+        return self._pass_on(4 / self.setting.model.dtype_bytes).us
 
     def ring_transfer(self, direction: "Direction") -> tuple[float, Clock]:
         """Return the time of one ring step and of one merge on each rank."""
-        plan, setting = self.plan, self.setting
-        if plan.cp == 1:
+        model, cp = self.setting.model, self.plan.cp
+        if cp == 1:
             return 0.0, np.zeros(1)
-        tokens = plan.rank_tokens.astype(np.float64)
-        # Backward passes KV on and, beside it, the fp32 dKV gathered so far.
-        sizes = 1.0 if direction == "forward" else 1.0 + 4 / setting.model.dtype_bytes
-        transfer = setting.profile.collective_us(
-            "send_recv",
-            float(tokens.max() * self.kv_bytes * sizes),
-            plan.cp,
-            ranks_per_node=setting.ranks_per_node,
-        ).us
         # A merge reads a step's result and reads and writes the fp32 running one; backward merges
         # dQ, and dK and dV. `us_array` counts a byte read and written as one byte moved.
-        heads = setting.model.q_heads + (direction == "backward") * 2 * setting.model.kv_heads
-        element_bytes = (setting.model.dtype_bytes + 8) / 2
-        merged = tokens * heads * setting.model.head_dim * element_bytes
-        return transfer, setting.profile.copies.us_array(merged, np.zeros(plan.cp), "in-place")
+        heads = model.q_heads + (direction == "backward") * 2 * model.kv_heads
+        element_bytes = (model.dtype_bytes + 8) / 2
+        merged = self.plan.rank_tokens.astype(np.float64) * heads * model.head_dim * element_bytes
+        copies = self.setting.profile.copies
+        return self.exchange_us(direction), copies.us_array(merged, np.zeros(cp), "in-place")

@@ -11,17 +11,22 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from costmodel.model_shape import ModelShape
 from flashcp.errors import PlanError
 from flashcp.exchange import Exchange
 from flashcp.plans import Plan, check_shards
+from flashcp.strategies import NAMES
 from groundwork.atomic import replace_whole
+
+if TYPE_CHECKING:
+    from traces.packing import Packing
 
 FORMAT_VERSION = 1
 SHARDS = pa.schema(
@@ -121,12 +126,16 @@ def load_plans(path: str | Path) -> PlanFile:
     path = Path(path)
     try:
         table = pq.read_table(path, memory_map=True)
-    except pa.ArrowInvalid as error:
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError) as error:  # Arrow tells damage by either
         raise PlanError(f"{path} is no Parquet file, or cut short: {_first_line(error)}") from error
     header = _header(path, table.schema.metadata or {})
     if not table.schema.remove_metadata().equals(SHARDS):
         columns = ", ".join(f"{field.name} {field.type}" for field in table.schema)
         raise PlanError(f"{path} holds the columns {columns}; a plan file's are {_columns()}")
+    if any(table[name].null_count for name in SHARDS.names):
+        raise PlanError(f"{path} has empty cells; a plan file has none")
     packs = _decode(path, table.schema.metadata, _PACKS, PACKS)
     documents = _decode(path, table.schema.metadata, _DOCUMENTS, DOCUMENTS)
     plans = _plans(path, header, table, packs)
@@ -183,6 +192,8 @@ def _decode(path: Path, metadata: dict[bytes, bytes], key: bytes, schema: pa.Sch
         raise PlanError(f"{path}: metadata {key.decode()!r} is broken: {error}") from error
     if not table.schema.equals(schema):
         raise PlanError(f"{path}: metadata {key.decode()!r} holds other columns than version 1's")
+    if table.num_rows == 0 or any(column.null_count for column in table.columns):
+        raise PlanError(f"{path}: metadata {key.decode()!r} is empty or has empty cells")
     return table
 
 
@@ -191,10 +202,10 @@ def _header(path: Path, metadata: dict[bytes, bytes]) -> Header:
         raise PlanError(f"{path} lacks the metadata 'flashcp': it is no plan file")
     try:
         values = json.loads(metadata[_HEADER])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PlanError(f"{path}: metadata 'flashcp' is not JSON: {error}") from error
     version = values.get("format_version") if isinstance(values, dict) else None
-    if version != FORMAT_VERSION:
+    if version != FORMAT_VERSION or isinstance(version, bool):
         raise PlanError(
             f"{path} has plan format version {version}; this flashcp reads {FORMAT_VERSION}: "
             f"make it anew with flashcp plan"
@@ -202,7 +213,16 @@ def _header(path: Path, metadata: dict[bytes, bytes]) -> Header:
     for field in fields(Header):
         if not isinstance(values.get(field.name), _TYPES[field.name]):
             raise PlanError(f"{path}: header field {field.name!r} is {values.get(field.name)!r}")
-    return Header(**{field.name: values[field.name] for field in fields(Header)})
+    header = Header(**{field.name: values[field.name] for field in fields(Header)})
+    if header.strategy not in NAMES:
+        raise PlanError(f"{path}: header field 'strategy' is {header.strategy!r}, which is unknown")
+    if header.context_tokens < 1:
+        raise PlanError(f"{path}: header field 'context_tokens' is {header.context_tokens}")
+    try:
+        ModelShape(**header.model)
+    except (TypeError, ValueError) as error:
+        raise PlanError(f"{path}: header field 'model' is no model shape: {error}") from error
+    return header
 
 
 _TYPES: dict[str, type] = {
@@ -228,18 +248,20 @@ def _plans(path: Path, header: Header, table: pa.Table, packs: pa.Table) -> list
     for index, said in enumerate(packs.to_pylist()):
         part = slice(splits[index], splits[index + 1])
         try:
-            plans.append(_plan(header.cp, {k: v[part] for k, v in columns.items()}, said))
+            plans.append(_plan(header, {k: v[part] for k, v in columns.items()}, said))
         except PlanError as error:
             raise PlanError(f"{path}, pack {index}: {error}") from error
     return plans
 
 
-def _plan(cp: int, columns: dict[str, NDArray[Any]], said: dict[str, Any]) -> Plan:
+def _plan(header: Header, columns: dict[str, NDArray[Any]], said: dict[str, Any]) -> Plan:
     document, length = columns["document"], columns["length"]
     if document.size == 0:
         raise PlanError("no shards")
-    if document.min() < 0:
-        raise PlanError(f"document {document.min()} is below 0")
+    # Every document has a shard, so there are at least as many shards as documents.
+    if document.min() < 0 or document.max() >= document.size:
+        wrong = document.min() if document.min() < 0 else document.max()
+        raise PlanError(f"document {wrong} is not in 0..{document.size - 1}")
     lengths = np.zeros(document.max() + 1, dtype=np.int32)
     lengths[document] = length
     different = np.flatnonzero((lengths[document] != length) | (length < 1))
@@ -255,7 +277,12 @@ def _plan(cp: int, columns: dict[str, NDArray[Any]], said: dict[str, Any]) -> Pl
         "start": columns["start"].astype(np.int32),
         "stop": columns["stop"].astype(np.int32),
     }
-    check_shards(lengths, cp, **shards)
+    check_shards(lengths, header.cp, **shards)
+    tokens = int(lengths.sum(dtype=np.int64))
+    if tokens > header.context_tokens:
+        raise PlanError(f"{tokens} tokens are more than the window of {header.context_tokens}")
+    if said["strategy"] not in NAMES:
+        raise PlanError(f"strategy {said['strategy']!r} is unknown; there are: {', '.join(NAMES)}")
     try:
         exchange = Exchange(said["exchange"])
     except ValueError as error:
@@ -264,7 +291,7 @@ def _plan(cp: int, columns: dict[str, NDArray[Any]], said: dict[str, Any]) -> Pl
         ) from error
     plan = Plan(
         lengths=lengths,
-        cp=cp,
+        cp=header.cp,
         exchange=exchange,
         strategy=said["strategy"],
         overlap=said["overlap"],
@@ -303,7 +330,7 @@ def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0]
 
 
-def plan_file(header: Header, plans: Iterable[Plan], packing: Any) -> PlanFile:
+def plan_file(header: Header, plans: Iterable[Plan], packing: "Packing") -> PlanFile:
     """Join plans with the packing they were made for; one plan a pack, in order."""
     plans = list(plans)
     splits = packing.splits[1:-1]

@@ -181,8 +181,8 @@ class _Run:
     def _ring(self, direction: Direction) -> None:
         plan, line = self.plan, self.timeline
         kind = Kind.FORWARD if direction == "forward" else Kind.BACKWARD
-        calls = self.costs.ring_attention(direction)
         transfer_us, merges = self.costs.ring_transfer(direction)
+        calls = self.costs.ring_attention(direction, transfer_us)
         received = np.zeros(plan.cp) + line.total_us
         for step in range(plan.cp):
             began = np.maximum(received, line.now(Stream.COMPUTE))
@@ -191,6 +191,7 @@ class _Run:
                 line.run(Kind.MERGE, "merge", np.where(calls[step] > 0, merges, 0.0))
             if step < plan.cp - 1:
                 received = line.pass_on(f"KV, step {step}", transfer_us, after=began)
-        if direction == "backward" and plan.cp > 1:
+        home_us = self.costs.ring_home_us(direction)
+        if home_us > 0:
             # dKV travels a step behind its KV and needs one more to come home.
-            line.pass_on("dKV home", transfer_us, after=line.now(Stream.COMPUTE))
+            line.pass_on("dKV home", home_us, after=line.now(Stream.COMPUTE))

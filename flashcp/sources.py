@@ -4,6 +4,7 @@ import numpy as np
 
 from costmodel.estimate import Source
 from flashcp.exchange import Exchange
+from flashcp.plan_costs import PlanCosts
 from flashcp.plans import Plan
 from flashcp.prediction import Setting
 
@@ -32,17 +33,8 @@ def sources(plan: Plan, setting: Setting) -> dict[str, Source]:
         )
         for direction in ("forward", "backward")
     }
-    total = plan.context_tokens * model.kv_bytes_per_token
-    names = {
-        Exchange.RING: ("send_recv",),
-        Exchange.ALL_TO_ALL_NEEDED: ("all_to_all",),
-    }.get(plan.exchange, ("all_gather", "reduce_scatter"))
-    found["exchange"] = max(
-        profile.collective_us(name, total, plan.cp, ranks_per_node=setting.ranks_per_node).source
-        for name in names
-    )
-    if plan.exchange is Exchange.ALL_TO_ALL_NEEDED:
-        found["exchange"] = max(found["exchange"], Source.EXTRAPOLATED)  # uneven parts
+    costs = PlanCosts(plan, setting)
+    found["exchange"] = max(costs.exchange("forward").source, costs.exchange("backward").source)
     mode = "per-shard" if setting.copies_shards(plan.strategy) else "in-place"
-    found["copies"] = profile.copy_us(total, plan.shards, mode).source
+    found["copies"] = profile.copy_us(1.0, 1.0, mode).source
     return found

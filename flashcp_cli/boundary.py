@@ -10,6 +10,8 @@ from typing import NoReturn
 
 import click
 
+from flashcp_cli.streams import prepare_streams
+
 DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -18,6 +20,7 @@ def run(command: click.Command, arguments: list[str] | None = None) -> NoReturn:
     words = sys.argv[1:] if arguments is None else list(arguments)
     debug = "--debug" in words
     words = ["--debug"] * debug + [word for word in words if word != "--debug"]
+    prepare_streams()
     try:
         status = command.main(words, prog_name="flashcp", standalone_mode=False)
         sys.stdout.flush()
@@ -25,6 +28,9 @@ def run(command: click.Command, arguments: list[str] | None = None) -> NoReturn:
         _fail("interrupted; nothing was left half-written", INTERRUPTED, debug=debug)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help(), err=True)
+        sys.exit(WRONG_INPUT)
     except click.UsageError as error:
         hint = error.ctx.command_path if error.ctx else "flashcp"
         _fail(f"{_line(error.format_message())} (see {hint} -h)", WRONG_INPUT, debug=debug)

@@ -11,8 +11,10 @@ from flashcp_cli.trace_options import TraceSource, trace_options
 
 if TYPE_CHECKING:
     from flashcp.comparison import Comparison
+    from flashcp.plans import Plan
     from flashcp.prediction import Setting
     from traces.packing import Packing
+    from traces.trace import Trace
 
 # As in flashcp.strategies and traces.packing, which -h must not import; a test holds them equal.
 STRATEGIES = ("ring", "zigzag", "per-seq", "per-doc", "flashcp", "auto")
@@ -90,10 +92,15 @@ def plan(source: TraceSource, as_json: bool, **options: Any) -> None:
     """  # noqa: D301 - \b tells click to keep the lines
     from flashcp.comparison import compare, usable_cores
     from flashcp.strategies import check_cp
+    from flashcp_cli.outputs import check_outputs
     from flashcp_cli.progress import over_packs
     from flashcp_cli.summary import summarise
 
     check_cp(options["cp"])
+    check_outputs(
+        {"--out": options["out"], "--timeline": options["timeline"]},
+        [source.name, options["model"], options["hardware"]],
+    )
     setting = _setting(options)
     names = _strategies(options["compare"], options["strategy"])
     trace = source.load(seed=options["seed"])
@@ -103,8 +110,6 @@ def plan(source: TraceSource, as_json: bool, **options: Any) -> None:
             f"{options['picture']} is no pack; there are {len(packing)}, from 0",
             param_hint="--picture",
         )
-    for path in (options["out"], options["timeline"]):
-        _check_writable(path)
     with over_packs(len(packing), hidden=as_json) as progress:
         comparison = compare(
             packing,
@@ -117,16 +122,17 @@ def plan(source: TraceSource, as_json: bool, **options: Any) -> None:
         )
     if options["out"]:
         _save(options, trace, packing, comparison, setting)
-    pictured = _pictured(packing, options, setting)
+    pictured = {name: _pictured(packing, options, name, setting) for name in names}
+    chosen = pictured[options["strategy"]]
     if options["timeline"]:
-        _save_timeline(options["timeline"], pictured, setting)
+        _save_timeline(options["timeline"], chosen, setting)
     summary = summarise(trace, packing, comparison, setting, options, pictured)
     if as_json:
         echo_json(summary)
     else:
         from flashcp_cli.plan_view import print_summary
 
-        print_summary(summary, pictured, options["picture"])
+        print_summary(summary, chosen, options["picture"])
 
 
 def _setting(options: dict[str, Any]) -> "Setting":
@@ -151,7 +157,7 @@ def _strategies(compared: tuple[str, ...] | None, chosen: str) -> list[str]:
     return [name for name in STRATEGIES if name in wanted]
 
 
-def _pack(trace: Any, options: dict[str, Any]) -> "Packing":
+def _pack(trace: "Trace", options: dict[str, Any]) -> "Packing":
     from traces import pack
 
     return pack(
@@ -163,22 +169,18 @@ def _pack(trace: Any, options: dict[str, Any]) -> "Packing":
     )
 
 
-def _check_writable(path: Path | None) -> None:
-    """Refuse a folder that is not there before minutes of work go into its file."""
-    if path is not None and not path.parent.is_dir():
-        raise click.BadParameter(f"{path.parent} is not a folder", param_hint=str(path))
-
-
-def _pictured(packing: "Packing", options: dict[str, Any], setting: "Setting") -> Any:
+def _pictured(
+    packing: "Packing", options: dict[str, Any], strategy: str, setting: "Setting"
+) -> "Plan":
     from flashcp.planning import plan as make_plan
 
     lengths = packing.document_lengths(options["picture"])
-    return make_plan(lengths, options["cp"], options["strategy"], setting)
+    return make_plan(lengths, options["cp"], strategy, setting)
 
 
 def _save(
     options: dict[str, Any],
-    trace: Any,
+    trace: "Trace",
     packing: "Packing",
     comparison: "Comparison",
     setting: "Setting",
@@ -200,7 +202,7 @@ def _save(
     save_plans(options["out"], plan_file(header, comparison.plans, packing))
 
 
-def _save_timeline(path: Path, pictured: Any, setting: "Setting") -> None:
+def _save_timeline(path: Path, pictured: "Plan", setting: "Setting") -> None:
     import json
 
     from flashcp.prediction import predict

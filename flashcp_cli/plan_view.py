@@ -3,11 +3,11 @@
 from typing import TYPE_CHECKING, Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from flashcp_cli.pack_picture import pack_picture
+from flashcp_cli.terminal import terminal
 
 if TYPE_CHECKING:
     from flashcp.plans import Plan
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 def print_summary(summary: dict[str, Any], pictured: "Plan", index: int) -> None:
     """Print the tables, where their numbers come from, and the picture of pack `index`."""
-    console = Console(highlight=False)
+    console = terminal()
     for line in _heading(summary):
         console.print(line, soft_wrap=True)
-    console.print(_balance(summary))
-    console.print(_times(summary))
+    console.print_whole(_balance(summary))
+    console.print_whole(_times(summary))
     for line in _notes(summary):
         console.print(line, soft_wrap=True)
     console.print(Text(f"\nPack {index} by {pictured.strategy}", style="bold"))
@@ -110,7 +110,7 @@ def _times(summary: dict[str, Any]) -> Table:
                 for part in ("forward_us", "backward_us", "exchange_us", "copies_us", "total_us")
             ),
             *("–" if s is None else f"{s:.2f}x" for s in speedups),
-            f"{o['over_bound']:.2f}x",
+            "–" if o["over_bound"] is None else f"{o['over_bound']:.2f}x",
             "–" if o["layer_us"] is None else f"{o['layer_us'] / 1000:.2f}",
             style=_style(summary, name),
         )
@@ -122,7 +122,8 @@ def _style(summary: dict[str, Any], name: str) -> str:
 
 
 def _notes(summary: dict[str, Any]) -> list[Text]:
-    parts = ", ".join(f"{part} {label}" for part, label in summary["sources"].items())
+    chosen = summary["strategies"][summary["chosen"]]
+    parts = ", ".join(f"{part} {label}" for part, label in chosen["sources"].items())
     layer = (
         "The model gives attention heads only, so no time of a whole layer."
         if summary["linear_us"] is None
@@ -136,7 +137,7 @@ def _notes(summary: dict[str, Any]) -> list[Text]:
             "Eq. 5, and by what ranks attend to. padded: largest rank's work in whole 128x128",
             "tiles over the mean.",
             f"bound: {summary['bound_us'] / 1000:.2f} ms, below which no plan can be. {layer}",
-            f"Where times come from: {parts}.",
+            f"Sources of {summary['chosen']}'s times: {parts}.",
         )
     ]
 

@@ -22,18 +22,33 @@ def summarise(
     comparison: "Comparison",
     setting: "Setting",
     options: dict[str, Any],
-    pictured: "Plan",
+    pictured: "dict[str, Plan]",
 ) -> dict[str, Any]:
-    """Return what `flashcp plan` reports, ready for JSON: shares, tokens and microseconds."""
+    """Return what `flashcp plan` reports, ready for JSON: shares, tokens and microseconds.
+
+    Args:
+        trace: the trace.
+        packing: its packs.
+        comparison: every strategy on every pack.
+        setting: hardware and model shape.
+        options: the command's.
+        pictured: by strategy, the plan of the pictured pack, whose sources stand for all packs'.
+    """
     totals = {name: float(o.total_us.mean()) for name, o in comparison.outcomes.items()}
     bound_us = float(comparison.bound_us.mean())
     linear_us = _linear_us(packing, setting, options["cp"])
     strategies = {
         name: _outcome(outcome)
         | {
-            "speedup_over": {b: totals[b] / totals[name] for b in BASELINES if b in totals},
-            "over_bound": totals[name] / bound_us,
+            "speedup_over": {
+                b: totals[b] / totals[name] for b in BASELINES if b in totals and totals[name] > 0
+            },
+            # A profile of zeros is valid, and bounds nothing.
+            "over_bound": totals[name] / bound_us if bound_us > 0 else None,
             "layer_us": None if linear_us is None else totals[name] + linear_us,
+            "sources": {
+                part: source.label for part, source in sources(pictured[name], setting).items()
+            },
         }
         for name, outcome in comparison.outcomes.items()
     }
@@ -66,7 +81,6 @@ def summarise(
         "linear_us": linear_us,
         "fastest": min(totals, key=totals.__getitem__),
         "chosen": options["strategy"],
-        "sources": {part: s.label for part, s in sources(pictured, setting).items()},
         "out": None if options["out"] is None else str(options["out"]),
     }
 

@@ -78,10 +78,10 @@ def _joined(costs: PlanCosts, direction: Direction, began_us: float) -> tuple[Cl
 
 
 def _ring(costs: PlanCosts, direction: Direction, began_us: float) -> tuple[Clock, Clock, Clock]:
-    calls = costs.ring_attention(direction)
     transfer_us, merges = costs.ring_transfer(direction)
-    homeward = direction == "backward" and costs.plan.cp > 1
-    ends, merged = _ring_ends(calls, merges, transfer_us, began_us, homeward)
+    calls = costs.ring_attention(direction, transfer_us)
+    home_us = costs.ring_home_us(direction)
+    ends, merged = _ring_ends(calls, merges, transfer_us, began_us, home_us)
     return ends, calls.sum(axis=0), merged
 
 
@@ -91,7 +91,7 @@ def _ring_ends(
     merges: NDArray[np.float64],
     transfer_us: float,
     began_us: float,
-    homeward: bool,
+    home_us: float,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Run the clocks of a ring; calls [N steps, N], merges [N] to ends and merges [N]."""
     ranks = merges.size
@@ -112,9 +112,9 @@ def _ring_ends(
             for rank in range(ranks):
                 exchange[rank] = max(ready[rank], ready[rank - 1]) + transfer_us
                 received[rank] = exchange[rank]
-    if homeward:
+    if home_us > 0:
         for rank in range(ranks):
             ready[rank] = max(exchange[rank], compute[rank])
         for rank in range(ranks):
-            exchange[rank] = max(ready[rank], ready[rank - 1]) + transfer_us
+            exchange[rank] = max(ready[rank], ready[rank - 1]) + home_us
     return np.maximum(compute, exchange), merged

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from costmodel import load_model
 from flashcp.errors import PlanError
 from flashcp.exchange import Exchange
 from flashcp.plan_file import Header, PlanFile, load_plans, save_plans
@@ -23,8 +24,8 @@ from tests.flashcp.packs import cp_degrees, lengths
 HEADER = Header(
     strategy="flashcp",
     cp=4,
-    context_tokens=4096,
-    model={"q_heads": 32},
+    context_tokens=2**30,
+    model=load_model("llama3-8b").to_json(),
     hardware="h100-sxm",
     trace="test",
     trace_fingerprint="0" * 16,
@@ -147,7 +148,16 @@ CASES = {
     "a gap": (cell("start", 2559), "due"),
     "another length": (cell("length", 4094), "has length"),
     "a document too far": (cell("document", 3), "pack 1"),
-    "a document below 0": (cell("document", -1), "below 0"),
+    "a document below 0": (cell("document", -1), "document -1"),
+    "a document beyond all memory": (cell("document", 2**31 - 1), "document 2147483647"),
+    "a header nested too deep": (metadata(b"flashcp", b"[" * 200_000), "not JSON"),
+    "a version that is true": (header(format_version=True), "version True"),
+    "no model": (header(model={}), "no model shape"),
+    "a model of another type": (header(model={"q_heads": "32"}), "no model shape"),
+    "a window below 1": (header(context_tokens=-5), "'context_tokens' is -5"),
+    "a window smaller than its pack": (header(context_tokens=4000), "window of 4000"),
+    "an unknown strategy": (header(strategy="magic"), "'magic'"),
+    "no rows": (lambda path: pq.write_table(pq.read_table(path).slice(0, 0), path), "no shards"),
     "a pack too far": (cell("pack", 2), "column pack"),
     "packs in disorder": (cell("pack", 0), "column pack"),
     "a missing column": (without_rank, "the columns"),
@@ -210,3 +220,19 @@ def test_a_full_disk_is_one_line_and_exit_1_with_nothing_left_behind(tmp_path):
     assert done.stderr.startswith("flashcp: ")
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("at", [0.1, 0.3, 0.5, 0.7, 0.9])
+def test_damaged_bytes_are_refused_or_harmless_but_never_crash(saved, at):
+    whole = bytearray(saved.read_bytes())
+    where = int(at * len(whole))
+    before = load_plans(saved)
+    for bit in range(8):
+        damaged = bytearray(whole)
+        damaged[where] ^= 1 << bit
+        saved.write_bytes(damaged)
+        try:
+            loaded = load_plans(saved)
+        except PlanError:
+            continue
+        assert [p.fingerprint for p in loaded.plans] == [p.fingerprint for p in before.plans]

@@ -56,7 +56,8 @@ def test_json_is_one_document_and_nothing_else():
         assert outcome["over_bound"] >= 1
         assert outcome["imbalance"]["worst"] >= outcome["imbalance"]["mean"] >= 1
     assert document["packing"]["packs"] == 3
-    assert document["sources"]["backward"] == "reported"
+    for outcome in document["strategies"].values():
+        assert outcome["sources"]["backward"] == "reported"
 
 
 def test_auto_is_never_slower_than_another_strategy():
@@ -154,6 +155,9 @@ BAD = [
     (["papers", "--cp", "8", "--ranks-per-node", "16"], "16 ranks per node do not divide 8"),
     (["papers", "--copies", "none"], "'none'"),
     (["papers", "--out", "nowhere/plan.parquet"], "nowhere is not a folder"),
+    (["papers", "--out", "."], "is a directory"),
+    (["papers", "--out", ""], "is a"),
+    (["papers", "--out", "same", "--timeline", "same"], "already --out's"),
     (["papers", "--timeline", "nowhere/t.json"], "nowhere is not a folder"),
     (["papers", "--picture", "100", "--packs", "3"], "100 is no pack"),
     (["papers", "--processes", "0"], "0 is not in"),
@@ -192,7 +196,32 @@ def test_an_interrupt_ends_in_one_line_with_nothing_half_written(tmp_path):
 
 
 def test_a_reader_that_goes_away_is_no_error():
-    shell = f"{sys.executable} -m flashcp_cli plan papers {' '.join(SMALL)} | head -1"
-    done = subprocess.run(shell, shell=True, capture_output=True, text=True, check=False)  # noqa: S602
+    command = f"{sys.executable} -m flashcp_cli plan papers {' '.join(SMALL)} | head -1"
+    words = ["bash", "-c", f"{command}; exit ${{PIPESTATUS[0]}}"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.stdout.count("\n") == 1
     assert done.stderr == ""
+    assert done.returncode == 0
+
+
+def test_an_input_is_never_overwritten(tmp_path):
+    trace = tmp_path / "lengths.csv"
+    trace.write_text("length\n900\n")
+    result = invoke(trace, "--cp", "2", "--processes", "1", "--out", trace)
+    assert result.exit_code == 2
+    assert "is an input of this command" in result.output
+    assert trace.read_text() == "length\n900\n"
+
+
+@pytest.mark.parametrize("columns", ["40", "80", "200"])
+def test_no_terminal_is_too_narrow_for_a_number(columns):
+    words = ["fixed:1m", "--documents", "2", "--context", "1m", "--cp", "64", "--processes", "1"]
+    done = run(*words, "--model", "llama3-405b", env={**os.environ, "COLUMNS": columns})
+    assert done.returncode == 0, done.stderr
+    assert "…" not in done.stdout
+
+
+def test_a_terminal_without_unicode_gets_the_numbers_all_the_same():
+    done = run("papers", *SMALL, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0, done.stderr
+    assert "per-doc" in done.stdout

@@ -1,0 +1,31 @@
+"""The console that commands print to: no number is ever cut, and a reader may go away."""
+
+from typing import NoReturn
+
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+
+_WIDE = 10_000
+
+
+class Terminal(Console):
+    """A console whose broken pipe is the boundary's business, not rich's."""
+
+    def on_broken_pipe(self) -> NoReturn:
+        """Tell `flashcp_cli.boundary` that the reader of our output has gone."""
+        raise BrokenPipeError
+
+    def print_whole(self, table: Table) -> None:
+        """Print `table` at its own width; a narrower terminal wraps its lines, cutting nothing."""
+        unbounded = self.options.update_width(_WIDE)
+        needed = Measurement.get(self, unbounded, table).maximum
+        before = self.width
+        self.width = max(before, needed)
+        self.print(table, crop=False)
+        self.width = before
+
+
+def terminal() -> Terminal:
+    """Return the console on standard output."""
+    return Terminal(highlight=False)
