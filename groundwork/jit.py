@@ -43,8 +43,8 @@ def _compiled(function: _F, signature: str | None) -> _F:
     dispatcher: Any
     try:
         dispatcher = njit(cache=True)(function)
-        stamped = dispatcher._cache._cache_file  # noqa: SLF001 - numba has no public way
-        stamped._source_stamp = (stamped._source_stamp, _sources())  # noqa: SLF001
+        stamped = dispatcher._cache._cache_file
+        stamped._source_stamp = (stamped._source_stamp, _sources())
     except (RuntimeError, AttributeError):  # no folder for a cache; or no cache of this kind
         dispatcher = njit(function)
     if signature is not None and hasattr(dispatcher, "compile"):  # not with NUMBA_DISABLE_JIT=1
