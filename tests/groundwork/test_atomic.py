@@ -22,9 +22,14 @@ def test_the_new_content_replaces_the_old(tmp_path):
 def test_whatever_goes_wrong_leaves_what_was_there(tmp_path, error):
     path = tmp_path / "file"
     path.write_text("old")
-    with pytest.raises(type(error)), replace_whole(path) as temporary:
-        temporary.write_text("half")
-        raise error
+
+    def write_half():
+        with replace_whole(path) as temporary:
+            temporary.write_text("half")
+            raise error
+
+    with pytest.raises(type(error)):
+        write_half()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
