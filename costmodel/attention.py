@@ -36,6 +36,14 @@ MAX_HEAD_DIM = 1024
 # the tables; why, we do not know (docs/research/attention-model.md).
 FAST_PACKS = (4, 8, 16)
 
+# torch's flash attention for CPUs, which cuts its work otherwise than GPUs' kernels do, and the
+# rows and heads that its costs beside query-key pairs are worth: measured, by direction
+# (docs/research/attention-model.md).
+CPU_KERNEL = "torch-flash-cpu"
+_CPU_BLOCK_ROWS = {"forward": 14, "backward": 18}
+_CPU_SEGMENT_ROWS = {"forward": 8, "backward": 14}
+_CPU_OPERATOR_HEADS = 16
+
 # Of a key tile's time this share grows with the head size; the rest (softmax, masks) does not.
 # Measured between head sizes 64 and 128 of FlashAttention-3 (docs/research/attention-model.md).
 _HEAD_DIM_SHARE = 0.7
@@ -260,6 +268,11 @@ class AttentionModel:
             share = cache_write_share(kv_heads, head_dim)
             result[kernel.CACHE_WRITE_US] = c.cache_write_us * share / 1e3
             result[kernel.CACHE_SPILL_US] = c.cache_spill_us_per_mb
+        if self.kernel == CPU_KERNEL:
+            result[kernel.BLOCKED] = 1.0
+            result[kernel.BLOCK_ROWS] = _CPU_BLOCK_ROWS[fit.direction]
+            result[kernel.SEGMENT_ROWS] = _CPU_SEGMENT_ROWS[fit.direction]
+            result[kernel.OPERATOR_HEADS] = _CPU_OPERATOR_HEADS
         if self.packs_gqa and forward and packed not in FAST_PACKS:
             for i in (kernel.KV_TILE_US, kernel.QUERY_ROW_US):
                 result[i] *= 1 + c.pack_penalty

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from costmodel.attention import DIRECTIONS, check_heads
+from costmodel.attention import CPU_KERNEL, DIRECTIONS, check_heads
 from costmodel.errors import ProfileError
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ KERNELS: dict[str, KernelTraits] = {
     ),
     # The table's calls read a paged KV cache, for which FlashAttention-2 takes 64 x 128 tiles.
     "flash-attn-2": KernelTraits({128: (64, 128)}, packs_gqa=False, splits_keys=False),
+    # Units that its blocks are counted in; see `attention_kernel`.
+    CPU_KERNEL: KernelTraits({128: (64, 512)}, packs_gqa=False, splits_keys=False),
 }
 
 SMS = {"a100-sxm": 108, "h100-sxm": 132, "h200-sxm": 132}

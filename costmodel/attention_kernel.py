@@ -19,6 +19,12 @@ the order of the segments; a search may add and remove segments one at a time. T
     time     = launch_us + busy + throttle * max(0, busy - throttle_after_us)
                + KV-cache write of the measuring engine
 
+On a CPU (`BLOCKED`) torch's kernel is one operator a segment, or two where it has a prefix, that
+cuts queries into blocks of 32, 64 or 256 rows by their number and keys into blocks of 512, the
+last one cut short. There is no partial tile, so walked tiles are counted in query-key pairs, plus
+what a block of queries (`BLOCK_ROWS`) and a segment (`SEGMENT_ROWS`) cost for each key, in rows;
+`owned` counts operators, each of which costs as much as `OPERATOR_HEADS` further heads.
+
 `tail` is what the last, longest tiles stick out beyond the average (Graham's bound has 1 there);
 `throttle` is the clock that drops under a long load. Every term rises with the work, so the time
 never falls when a segment is added; only where keys are split, which the measuring engine does and
@@ -63,7 +69,11 @@ L2_MB = 21  # megabytes that stay in the cache between kernels
 ROW_SPILL_US = 22  # per megabyte of Q and O that does not
 CACHE_SPILL_US = 23  # per megabyte of K and V that does not, while being written
 CACHE_WRITE_US = 24  # per query token
-PARAMETERS = 25
+BLOCKED = 25  # 1 for torch's kernel for CPUs
+BLOCK_ROWS = 26  # rows of queries that take as long as a block's own cost a key
+SEGMENT_ROWS = 27  # the same of a segment
+OPERATOR_HEADS = 28  # heads that take as long as starting an operator
+PARAMETERS = 29
 
 FEATURES = 5
 
@@ -73,6 +83,11 @@ _SPLIT_BELOW = 0.8
 _SPLIT_ABOVE_TILES = 4
 # ... into pieces of the average SM's share of the rectangle (twice the causal work), plus 5%.
 _SPLIT_SHARE = 2.1
+# torch's kernel for CPUs: rows of its blocks, and the queries from which it takes them.
+_MOST_ROWS, _MORE_ROWS, _FEW_ROWS = 256, 64, 32
+_MOST_FROM, _MORE_FROM = 768, 192
+_BLOCK_KEYS = 512
+_MERGE_PASSES = 3  # over the rows of a segment with a prefix: two outputs, and merging them
 # Beyond the L2 cache, its hits fall to none over so much more that misses rise twice as fast.
 _SPILL_STEEPNESS = 2.0
 
@@ -135,6 +150,8 @@ def segment_features(
     """
     if q_len <= 0 or k_len <= 0:
         return 0.0, 0.0, 0.0, 0.0, 0.0
+    if parameters[BLOCKED] != 0.0:
+        return _blocked_features(q_len, k_len, parameters)
     packed = int(parameters[PACKED])
     tile_q = int(parameters[TILE_Q])
     tile_k = int(parameters[TILE_K])
@@ -152,6 +169,36 @@ def segment_features(
     if parameters[KEY_OUTER] != 0.0:
         owned, longest = key_tiles, query_tiles
     return float(owned), float(walked), float(q_len), float(longest), float(owned)
+
+
+@jit
+def _blocked_features(
+    q_len: int, k_len: int, parameters: NDArray[np.float64]
+) -> tuple[float, float, float, float, float]:
+    """Return the features of a segment on a CPU; walked in query-key pairs."""
+    rows = _FEW_ROWS
+    if q_len >= _MOST_FROM:
+        rows = _MOST_ROWS
+    elif q_len >= _MORE_FROM:
+        rows = _MORE_ROWS
+    own = int(parameters[BLOCK_ROWS])
+    blocks = _ceil_div(q_len, rows)
+    walked = int(parameters[SEGMENT_ROWS]) * k_len
+    operators = passes = 1
+    if parameters[CAUSAL] == 0.0:
+        walked += (q_len + own * blocks) * k_len
+    else:
+        prefix = max(0, k_len - q_len)
+        if prefix > 0:
+            operators = 2
+            passes = _MERGE_PASSES
+            walked += (q_len + own * blocks) * prefix
+        for i in range(blocks):
+            stop = min((i + 1) * rows, q_len)
+            keys = min(_ceil_div(stop, _BLOCK_KEYS) * _BLOCK_KEYS, q_len)
+            walked += (stop - i * rows + own) * keys
+    # One operator runs after another, so none is the longest that others wait for.
+    return float(operators), float(walked), float(q_len * passes), 0.0, float(operators)
 
 
 @jit
@@ -177,6 +224,8 @@ def combine(
         return 0.0
     sms, heads, tile_us = parameters[SMS], parameters[HEADS], parameters[KV_TILE_US]
     rows = query_tokens * parameters[Q_HEADS] / (parameters[TILE_Q] * sms)
+    if parameters[BLOCKED] != 0.0:
+        walked /= parameters[TILE_Q] * parameters[TILE_K]
     work = tile_us * walked * heads / sms
     critical = tile_us * longest
     busy = 0.0
@@ -188,7 +237,7 @@ def combine(
         critical = min(critical, _SPLIT_SHARE * work + tile_us)
         busy = parameters[SPLIT_US] + parameters[SPLIT_ROW_US] * rows
     busy += max(work + parameters[TAIL] * critical, parameters[CRITICAL_SCALE] * critical)
-    busy += parameters[QUERY_TILE_US] * np.ceil(owned * heads / sms)
+    busy += parameters[QUERY_TILE_US] * np.ceil(owned * (heads + parameters[OPERATOR_HEADS]) / sms)
     busy += parameters[QUERY_ROW_US] * rows
     touched = query_tokens * (parameters[ROW_MB] + parameters[CACHE_MB])
     spilled = _SPILL_STEEPNESS * max(0.0, touched - parameters[L2_MB])
@@ -267,12 +316,16 @@ def lower_bound_us(
     # at least (tile_q - packed) / 2 pairs more for each query in it than the queries attend to.
     masked = parameters[CAUSAL] * tokens * parameters[HEADS] * 0.5
     masked *= max(0.0, tile_q - parameters[PACKED])
+    if parameters[BLOCKED] != 0.0:  # pairs are counted as they are; a call may be one operator
+        masked = 0.0
     walked = (total_pairs * parameters[Q_HEADS] / calls + masked) / (tile_q * tile_k)
     rows = tokens * parameters[Q_HEADS] / (tile_q * sms)
     waves = rows
     if parameters[KEY_OUTER] != 0.0:  # a causal segment has at least as many keys as queries
         waves = rows * tile_q / tile_k * parameters[CAUSAL]
-    if calls == 1:
+    if parameters[BLOCKED] != 0.0:
+        waves = 0.0
+    elif calls == 1:
         waves = max(1.0, np.ceil(waves))
     busy = (
         parameters[KV_TILE_US] * walked / sms

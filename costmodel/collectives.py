@@ -32,8 +32,7 @@ if TYPE_CHECKING:
 
     from costmodel.checks import Fields
 
-MEASURED_COLLECTIVES = ("all_gather", "reduce_scatter", "all_to_all")
-COLLECTIVES = (*MEASURED_COLLECTIVES, "send_recv")
+COLLECTIVES = ("all_gather", "reduce_scatter", "all_to_all", "send_recv")
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class CollectiveCurve:
     """The measured times of one collective in one group size, made monotone.
 
     Attributes:
-        collective: one of `MEASURED_COLLECTIVES`.
+        collective: one of `COLLECTIVES`.
         ranks: size of the group, at least 2.
         sizes_bytes: S of each point, rising.
         times_us: time of each point, positive and never falling.
@@ -124,7 +123,7 @@ class CollectiveCurve:
     def from_json(cls, fields: Fields) -> CollectiveCurve:
         """Read a curve from a profile; raises ProfileError naming the field and value."""
         curve = cls(
-            collective=fields.word("collective", MEASURED_COLLECTIVES),
+            collective=fields.word("collective", COLLECTIVES),
             ranks=fields.whole("ranks", least=2, most=2**20),
             sizes_bytes=fields.numbers("sizes_bytes"),
             times_us=fields.numbers("times_us", least=1e-6),
@@ -153,9 +152,15 @@ class CollectiveCurve:
 
 @dataclass(frozen=True)
 class CollectiveModel:
-    """The curves of every measured (collective, group size) within one node."""
+    """The curves of every measured (collective, group size) within one node.
+
+    Attributes:
+        curves: at most one for a collective and group size.
+        source: MEASURED on this hardware, or REPORTED where they are another's.
+    """
 
     curves: tuple[CollectiveCurve, ...]
+    source: Source = Source.MEASURED
 
     @cached_property
     def _groups(self) -> dict[str, dict[int, CollectiveCurve]]:
@@ -175,22 +180,30 @@ class CollectiveModel:
     def estimate(self, name: str, total_bytes: float, ranks: int) -> Estimate:
         """Return the time of collective `name` over `ranks` GPUs of one node.
 
-        A single rank has nobody to talk to: 0. `send_recv` is not measured: each rank of a
+        A single rank has nobody to talk to: 0. Where `send_recv` was not measured, each rank of a
         2-rank all-to-all of S sends S/2 while it receives as much, and a switch gives every pair
         its own path, so a ring step of S takes what that of 2 * S takes; marked extrapolated.
+        Where it was, a ring of another size takes what the nearest measured one takes.
         """
         if ranks == 1:
             return NOTHING
-        if name == "send_recv":
+        groups = self._groups.get(name)
+        if name == "send_recv" and not groups:
             pair = self.estimate("all_to_all", 2.0 * total_bytes, 2)
             return Estimate(pair.us, max(pair.source, Source.EXTRAPOLATED))
-        groups = self._groups.get(name)
         if not groups:
-            raise ProfileError(f"the profile has no measurement of {name}")
+            raise ProfileError(
+                f"the profile has no measurement of {name}; calibrate with two ranks or more"
+            )
         curve = groups.get(ranks)
         if curve is not None:
-            return Estimate(curve.us(total_bytes), curve.source(total_bytes))
-        return _between_groups(list(groups.values()), total_bytes, ranks)
+            found = Estimate(curve.us(total_bytes), curve.source(total_bytes))
+        elif name == "send_recv":
+            near = groups[min(groups, key=lambda known: (abs(known - ranks), known))]
+            found = Estimate(near.us(total_bytes), Source.EXTRAPOLATED)
+        else:
+            found = _between_groups(list(groups.values()), total_bytes, ranks)
+        return Estimate(found.us, max(found.source, self.source))
 
     def us_array(
         self, name: str, total_bytes: NDArray[np.float64], ranks: int
@@ -198,7 +211,7 @@ class CollectiveModel:
         """Return the times of many messages, as `estimate` would; [messages] to [messages]."""
         if ranks == 1:
             return np.zeros(len(total_bytes))
-        if name == "send_recv":
+        if name == "send_recv" and name not in self._groups:
             return self.us_array("all_to_all", 2.0 * total_bytes, 2)
         curve = self.curve(name, ranks)
         if curve is not None:

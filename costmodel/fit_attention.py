@@ -19,7 +19,6 @@ import numpy as np
 import pandas as pd
 
 from costmodel import attention_kernel as kernel
-from groundwork.jit import jit
 from costmodel.attention import (
     COEFFICIENTS,
     AttentionFit,
@@ -31,6 +30,7 @@ from costmodel.attention_calls import KERNELS, SMS, KernelTraits, MeasuredCall, 
 from costmodel.attention_sampled import Sampled
 from costmodel.errors import ProfileError
 from costmodel.estimate import Source
+from groundwork.jit import jit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -115,7 +115,8 @@ def fit_attention(
     for call in calls:
         groups[call.direction, call.head_dim].append(call)
     fits = tuple(
-        _fit_one(groups[key], traits, sms, _prior_for(prior, key)) for key in sorted(groups)
+        _fit_one(groups[key], kernel_name, traits, sms, _prior_for(prior, key))
+        for key in sorted(groups)
     )
     return AttentionModel(
         kernel=kernel_name,
@@ -234,13 +235,13 @@ _UNIT = Coefficients(*(1.0 for _ in COEFFICIENTS))
 
 
 def _fit_one(
-    calls: list[MeasuredCall], traits: KernelTraits, sms: int, prior: Coefficients
+    calls: list[MeasuredCall], name: str, traits: KernelTraits, sms: int, prior: Coefficients
 ) -> AttentionFit:
     head_dim = calls[0].head_dim
     direction: Direction = "forward" if calls[0].direction == "forward" else "backward"
     tile_q, tile_k = traits.tile(head_dim)
     blank = AttentionFit(direction, head_dim, tile_q, tile_k, _UNIT, Source.MEASURED, sampled=None)
-    problem = _problem(calls, blank, traits, sms)
+    problem = _problem(calls, blank, name, traits, sms)
     logs = _solve(problem, _logs(prior), _logs(_PRIOR_SPREAD, log=False))
     coefficients = Coefficients(*(float(f"{value:.5g}") for value in np.exp(logs)))
     sampled = Sampled.of((*call.lengths(), call.q_heads, call.kv_heads) for call in calls)
@@ -248,11 +249,11 @@ def _fit_one(
 
 
 def _problem(
-    calls: list[MeasuredCall], blank: AttentionFit, traits: KernelTraits, sms: int
+    calls: list[MeasuredCall], blank: AttentionFit, name: str, traits: KernelTraits, sms: int
 ) -> _Problem:
     forward = replace(blank, direction="forward")
     fits = (blank,) if blank.direction == "forward" else (forward, blank)
-    model = AttentionModel("unit", sms, traits.packs_gqa, traits.splits_keys, fits)
+    model = AttentionModel(name, sms, traits.packs_gqa, traits.splits_keys, fits)
     unit = np.stack(
         [
             model.parameters(

@@ -13,6 +13,7 @@ import numpy as np
 
 from costmodel import arguments, attention_kernel
 from costmodel.attention import DIRECTIONS, AttentionModel
+from costmodel.calibrated_points import Point, point_from_json, point_to_json
 from costmodel.collectives import COLLECTIVES, CollectiveCurve, CollectiveModel
 from costmodel.copies import COPY_MODES, CopyModel
 from costmodel.errors import ProfileError
@@ -52,6 +53,7 @@ class Profile:
         launch_us: time of launching one further kernel.
         peak_tflops: dense bf16 matrix multiplication of the data sheet.
         linear_share: share of it that linear layers reach.
+        points: what a calibration measured; none where the fit is to tables.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Profile:
     launch_us: Figure
     peak_tflops: Figure
     linear_share: Figure
+    points: tuple[Point, ...] = ()
 
     def attention_us(
         self,
@@ -269,10 +272,11 @@ class Profile:
             "network": self.network.to_json(),
             "copies": self.copies.to_json(),
             "collectives": {
-                "source": Source.MEASURED.label,
+                "source": self.collectives.source.label,
                 "curves": [curve.to_json() for curve in self.collectives.curves],
             },
             "attention": self.attention.to_json(),
+            **({"points": [point_to_json(p) for p in self.points]} if self.points else {}),
         }
 
     @classmethod
@@ -280,8 +284,8 @@ class Profile:
         """Read the body of a profile file; raises ProfileError naming the field and value."""
         collectives = part.part("collectives")
         collectives.only(("source", "curves"))
-        if collectives.source() != Source.MEASURED:
-            raise collectives.fail("source", "must be measured: curves are measured points")
+        if collectives.source() not in (Source.MEASURED, Source.REPORTED):
+            raise collectives.fail("source", "must be measured, or reported of other hardware")
         curves = tuple(CollectiveCurve.from_json(item) for item in collectives.parts("curves"))
         keys = [(curve.collective, curve.ranks) for curve in curves]
         if repeated := [key for key in keys if keys.count(key) > 1]:
@@ -290,13 +294,16 @@ class Profile:
             name=part.text("name"),
             provenance=Provenance.from_json(part.part("provenance")),
             attention=AttentionModel.from_json(part.part("attention")),
-            collectives=CollectiveModel(curves),
+            collectives=CollectiveModel(curves, collectives.source()),
             network=Network.from_json(part.part("network")),
             copies=CopyModel.from_json(part.part("copies")),
             **{
                 name: Figure.from_json(part, name, least=least, most=most)
                 for name, (least, most) in _FIGURES.items()
             },
+            points=tuple(point_from_json(p) for p in part.parts("points"))
+            if "points" in part.document
+            else (),
         )
         part.only(("format", "version", *profile.to_json()))
         return profile

@@ -36,7 +36,7 @@ FOLDS = 5
 LARGE_BYTES = 65536
 """Messages above this size are what the accuracy target of collectives speaks of."""
 
-_SIZE_BUCKETS = (
+SIZE_BUCKETS = (
     ("to 64 KB", 0, LARGE_BYTES + 1),
     ("above 64 KB", LARGE_BYTES + 1, np.inf),
     ("128 KB..512 KB", 2**17, 2**20),
@@ -44,7 +44,7 @@ _SIZE_BUCKETS = (
     ("16 MB..64 MB", 2**24, 2**27),
     ("128 MB and more", 2**27, np.inf),
 )
-_LENGTH_BUCKETS = (
+LENGTH_BUCKETS = (
     ("below 64 tokens", 0, 64),
     ("from 64 tokens", 64, np.inf),
     ("64..511 tokens", 64, 512),
@@ -86,10 +86,10 @@ def validate_attention(gpu: str) -> list[HeldOutError]:
         (extrapolated, ends, False),
     ):
         for head_dim, part in rows.groupby("head_dim"):
-            results += _by_bucket(
+            results += by_bucket(
                 part["error"].to_numpy(np.float64),
                 part["seq_len"].to_numpy(np.float64),
-                _LENGTH_BUCKETS,
+                LENGTH_BUCKETS,
                 what=f"attention forward, head size {int(str(head_dim))}",
                 method=method,
                 inside=inside,
@@ -124,10 +124,10 @@ def validate_collectives(gpu: str) -> list[HeldOutError]:
         message = part["bytes"].to_numpy(np.float64)
         for name in (None, *sorted(part["collective"].unique())):
             chosen = np.ones(len(part), bool) if name is None else part["collective"] == name
-            results += _by_bucket(
+            results += by_bucket(
                 errors[chosen],
                 message[chosen],
-                _SIZE_BUCKETS,
+                SIZE_BUCKETS,
                 what=name or "all collectives",
                 method=method,
                 inside=inside,
@@ -157,7 +157,7 @@ def _relative(predicted: ArrayLike, measured: pd.Series[float]) -> NDArray[np.fl
     return np.asarray(predicted, np.float64) / measured.to_numpy(np.float64) - 1
 
 
-def _by_bucket(
+def by_bucket(
     errors: NDArray[np.float64],
     sizes: NDArray[np.float64],
     buckets: tuple[tuple[str, float, float], ...],
@@ -166,6 +166,7 @@ def _by_bucket(
     method: str,
     inside: bool,
 ) -> list[HeldOutError]:
+    """Sum up signed errors, [points], of all points and of those whose size is in each bucket."""
     results = []
     for bucket, low, high in (("all", -np.inf, np.inf), *buckets):
         chosen = (sizes >= low) & (sizes < high)

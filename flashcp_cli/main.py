@@ -18,6 +18,10 @@ COMMANDS = {
         "flashcp_cli.simulate:simulate",
         "Say what a cluster would do: every combination of settings, best first.",
     ),
+    "calibrate": (
+        "flashcp_cli.calibrate:calibrate",
+        "Measure this machine and write its hardware profile.",
+    ),
     "trace": ("flashcp_cli.trace:trace", "Look at traces of document lengths, or make them."),
     "hardware": ("flashcp_cli.hardware:hardware", "Look at hardware profiles and their errors."),
 }

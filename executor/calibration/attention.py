@@ -19,7 +19,9 @@ from executor.device import device_memory
 from executor.errors import RunError
 from executor.kernels import Kernel, Segments, select
 
-DTYPE = torch.bfloat16
+DTYPES = {"cpu": "float32", "cuda": "bfloat16"}
+"""Precision that attention is measured in unless asked otherwise. In half precision torch's kernel
+for CPUs works shards with a prefix out in float32 and others not: two kernels, one model."""
 _PROBE_TOKENS = {"cpu": 512, "cuda": 8192}
 _MOST_COPIES = {"cpu": 2, "cuda": 3}
 _ROTATED_BYTES = {"cpu": 256e6, "cuda": 4e9}
@@ -51,24 +53,26 @@ def planned_calls(effort: Effort, head_dim: int, device: torch.device, pairs: fl
     return calls
 
 
-def largest_pairs(effort: Effort, head_dim: int, watch: Stopwatch) -> float:
+def largest_pairs(effort: Effort, head_dim: int, watch: Stopwatch, dtype: torch.dtype) -> float:
     """Return the pairs of a forward call that takes as long as the effort allows."""
     tokens = _PROBE_TOKENS[watch.device.type]
     probe = Call((tokens,), (tokens,), 8, 8, head_dim)
-    forward, _ = measure(probe, watch, 3)
+    forward, _ = measure(probe, watch, 3, dtype)
     return float(f"{probe.pairs * effort.call_us / forward.us:.3g}")
 
 
-def measure(call: Call, watch: Stopwatch, repeats: int) -> tuple[AttentionPoint, AttentionPoint]:
+def measure(
+    call: Call, watch: Stopwatch, repeats: int, dtype: torch.dtype
+) -> tuple[AttentionPoint, AttentionPoint]:
     """Return the measured forward and backward of a call."""
     device = watch.device
-    kernel = select(device, DTYPE, call.head_dim)
+    kernel = select(device, dtype, call.head_dim)
     segments = Segments.of(list(call.q_lens), list(call.k_lens), device)
     if segments is None:
         raise AssertionError("a call has segments")
     rotated = _ROTATED_BYTES[device.type] / call.tensor_bytes()
     inputs = [
-        _Inputs(call, kernel, segments, device, seed)
+        _Inputs(call, kernel, segments, device, dtype, seed)
         for seed in range(max(1, min(_MOST_COPIES[device.type], int(rotated))))
     ]
     forward = watch.kernel([x.forward for x in inputs], repeats)
@@ -97,11 +101,17 @@ class _Inputs:
     """One set of inputs of a call, with its output."""
 
     def __init__(
-        self, call: Call, kernel: Kernel, segments: Segments, device: torch.device, seed: int
+        self,
+        call: Call,
+        kernel: Kernel,
+        segments: Segments,
+        device: torch.device,
+        dtype: torch.dtype,
+        seed: int,
     ) -> None:
         tokens, keys = sum(call.q_lens), sum(call.k_lens)
         drawn = torch.randn(_DRAWN, generator=torch.Generator().manual_seed(seed))
-        pool = drawn.to(device, DTYPE)
+        pool = drawn.to(device, dtype)
 
         def random(*shape: int) -> Tensor:
             # Drawing every number would take longer than attending to them.

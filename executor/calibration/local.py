@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from costmodel.calibrated_points import LAYOUTS, CopyPoint, LaunchPoint, MatmulPoint, Point
-from executor.calibration.attention import DTYPE
 from executor.calibration.timing import Run, Stopwatch
 from executor.rows import take_into
 
@@ -59,7 +58,10 @@ def measure_copy(
     """Measure one kind of copy."""
     rows = moved_bytes // _ROW_BYTES
     pairs = [
-        (_rows(rows, watch.device), torch.empty((rows, *_ROW), dtype=DTYPE, device=watch.device))
+        (
+            _rows(rows, watch.device),
+            torch.empty((rows, *_ROW), dtype=torch.bfloat16, device=watch.device),
+        )
         for _ in range(3)
     ]
     runs = [_copy(layout, source, target, pieces) for source, target in pairs]
@@ -90,14 +92,14 @@ def measure_launch(watch: Stopwatch, repeats: int) -> LaunchPoint:
 def measure_matmul(flops: float, watch: Stopwatch, repeats: int) -> MatmulPoint:
     """Measure one matrix product in bf16, what linear layers do."""
     n = round((flops / 2) ** (1 / 3))
-    a, b = (torch.ones((n, n), dtype=DTYPE, device=watch.device) for _ in range(2))
+    a, b = (torch.ones((n, n), dtype=torch.bfloat16, device=watch.device) for _ in range(2))
     out = torch.empty_like(a)
     sample = watch.kernel([lambda: torch.mm(a, b, out=out)], repeats)
     return MatmulPoint(flops=flops, us=sample.us, spread=sample.spread)
 
 
 def _rows(count: int, device: torch.device) -> Tensor:
-    return torch.ones((count, *_ROW), dtype=DTYPE, device=device)
+    return torch.ones((count, *_ROW), dtype=torch.bfloat16, device=device)
 
 
 def _copy(layout: str, source: Tensor, target: Tensor, pieces: int) -> Run:

@@ -13,7 +13,6 @@ import torch
 import torch.distributed as dist
 
 from costmodel.calibrated_points import OverlapPoint
-from executor.calibration.attention import DTYPE
 from executor.calibration.timing import Stopwatch, summed_up
 from executor.calibration.transfers import Group
 from executor.kernels import Segments, select
@@ -26,23 +25,27 @@ _SHARE = 2 / 3
 COLLECTIVE = "all_gather"
 
 
-def measure_overlap(group: Group, watch: Stopwatch, repeats: int) -> OverlapPoint:
+def measure_overlap(
+    group: Group, watch: Stopwatch, repeats: int, dtype: torch.dtype
+) -> OverlapPoint:
     """Measure both beside each other, the median over sizes of the exchange; all ranks call it."""
-    points = [_measure(size, group, watch, repeats) for size in _BYTES[watch.device.type]]
+    points = [_measure(size, group, watch, repeats, dtype) for size in _BYTES[watch.device.type]]
     return sorted(points, key=lambda point: point.attention_factor)[len(points) // 2]
 
 
-def _measure(size: int, group: Group, watch: Stopwatch, repeats: int) -> OverlapPoint:
+def _measure(
+    size: int, group: Group, watch: Stopwatch, repeats: int, dtype: torch.dtype
+) -> OverlapPoint:
     if group.group is None or group.control is None:
         raise AssertionError("only ranks of the group measure it")
     device, transport = watch.device, Transport(group.group)
     elements = size // 2 // group.ranks * group.ranks
     transfer = Transfer(
         Pattern.ALL_GATHER,
-        torch.ones(elements // group.ranks, dtype=DTYPE, device=device),
-        torch.ones(elements, dtype=DTYPE, device=device),
+        torch.ones(elements // group.ranks, dtype=torch.bfloat16, device=device),
+        torch.ones(elements, dtype=torch.bfloat16, device=device),
     )
-    attend = _attention(device)
+    attend = _attention(device, dtype)
 
     def exchange() -> None:
         for work in transport.start(transfer):
@@ -83,12 +86,12 @@ def _measure(size: int, group: Group, watch: Stopwatch, repeats: int) -> Overlap
     )
 
 
-def _attention(device: torch.device) -> Callable[[], object]:
+def _attention(device: torch.device, dtype: torch.dtype) -> Callable[[], object]:
     tokens = _TOKENS[device.type]
-    kernel, segments = select(device, DTYPE, 128), Segments.of([tokens], [tokens], device)
+    kernel, segments = select(device, dtype, 128), Segments.of([tokens], [tokens], device)
     if segments is None:
         raise AssertionError("there is one segment")
-    q, k, v = (torch.ones((tokens, 8, 128), dtype=DTYPE, device=device) for _ in range(3))
+    q, k, v = (torch.ones((tokens, 8, 128), dtype=dtype, device=device) for _ in range(3))
     return lambda: kernel.forward(q, k, v, segments, 128**-0.5)
 
 

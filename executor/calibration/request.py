@@ -49,7 +49,7 @@ EFFORTS = {
         call_us=4e4,
         repeats=3,
         transfer_bytes=_powers(12, 24),
-        copy_bytes=_powers(18, 24, 2),
+        copy_bytes=_powers(21, 25),
         attention_s=19.0,
         transfers_s=9.0,
     ),
@@ -94,6 +94,7 @@ class Request:
         device: "cpu" or "cuda".
         ranks: processes that take part.
         effort: how much is measured.
+        dtype: precision that attention is measured in.
         store: file that keeps what was measured until the profile is written.
         timeout_s: how long the ranks may take to find each other, or to answer.
     """
@@ -101,6 +102,7 @@ class Request:
     device: str
     ranks: int
     effort: Effort
+    dtype: str
     store: Path
     timeout_s: float = 120.0
 

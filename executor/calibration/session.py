@@ -28,6 +28,7 @@ from executor.calibration.timing import Stopwatch
 from executor.calibration.transfers import Group
 from executor.device import local_device, provenance
 from executor.errors import RunError
+from executor.inputs import DTYPES
 from executor.kernels import select
 
 _POLL_S = 0.2
@@ -131,12 +132,12 @@ class _Session:
 
     def _alone(self) -> None:
         """Measure what one device does by itself."""
-        effort, watch = self.effort, self.watch
+        effort, watch, dtype = self.effort, self.watch, DTYPES[self.request.dtype]
         if self.store is None:
             raise AssertionError("rank 0 keeps the points")
         calls = []
         for head_dim in effort.head_dims:
-            probe = partial(attention.largest_pairs, effort, head_dim, watch)
+            probe = partial(attention.largest_pairs, effort, head_dim, watch, dtype)
             pairs = self.store.fact(f"pairs, head size {head_dim}", probe)
             calls.append(attention.planned_calls(effort, head_dim, watch.device, pairs))
         copies = local.planned(effort.copy_bytes, watch.device)
@@ -156,7 +157,7 @@ class _Session:
             [
                 (
                     list(attention.identities(call)),
-                    partial(attention.measure, call, watch, effort.repeats),
+                    partial(attention.measure, call, watch, effort.repeats, dtype),
                 )
                 for call in in_turn
             ],
@@ -206,7 +207,9 @@ class _Session:
         began = time.monotonic()
         known = self.store is not None and self.store.holds(what)
         if self._say(int(known)) == 0 and group.group is not None:
-            point = overlap.measure_overlap(group, self.watch, self.effort.repeats)
+            point = overlap.measure_overlap(
+                group, self.watch, self.effort.repeats, DTYPES[self.request.dtype]
+            )
             if self.store is not None:
                 self.store.add(point)
         if self.store is not None:
@@ -258,7 +261,8 @@ def _watch(
 def _conditions(request: Request, device: torch.device) -> Conditions:
     found = provenance(device)
     gpu = device.type == "cuda"
-    kernel = select(device, attention.DTYPE, request.effort.head_dims[-1]).name
+    kernel = select(device, DTYPES[request.dtype], request.effort.head_dims[-1]).name
+    release = f"torch {found['torch']}" if kernel == kernel_family(kernel) else kernel
     threads = torch.get_num_threads()
     return Conditions(
         device=found["device"],
@@ -269,7 +273,7 @@ def _conditions(request: Request, device: torch.device) -> Conditions:
         torch=found["torch"],
         nccl=found["nccl"],
         attention_kernel=kernel_family(kernel),
-        attention_kernel_version=kernel if kernel != kernel_family(kernel) else found["torch"],
+        attention_kernel_version=f"{release}, {request.dtype}",
         launch_mode=launch_mode(device.type, threads),
         ranks=request.ranks,
         ranks_per_node=int(os.environ.get("LOCAL_WORLD_SIZE", request.ranks)),

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from costmodel.calibrated_points import NOISY_SPREAD, TransferPoint
 from costmodel.collectives import COLLECTIVES
-from executor.calibration.attention import DTYPE
 from executor.calibration.timing import Run, Stopwatch, summed_up
 from executor.transfers import Pattern, Transfer
 from executor.transport import Transport
@@ -129,7 +128,7 @@ def prepare(exchange: Exchange, transport: Transport, device: torch.device) -> R
     elements = exchange.total_bytes // _ELEMENT_BYTES
 
     def buffer(count: int) -> torch.Tensor:
-        return torch.ones(count, dtype=DTYPE, device=device)
+        return torch.ones(count, dtype=torch.bfloat16, device=device)
 
     if exchange.collective == "reduce_scatter":
         out, given = buffer(elements // ranks), buffer(elements)
@@ -162,18 +161,16 @@ def splits(exchange: Exchange, ranks: int) -> NDArray[np.int64]:
     """Return the elements that rank i sends to rank j, [ranks, ranks].
 
     An even all-to-all of S sends S / ranks to everybody, itself included. In an uneven one the
-    first rank sends S in all, the others ever less and, from the half on, nothing; nobody keeps
-    anything, and nobody receives more than S.
+    first rank sends S in all, the others ever less and, of more than two, the last nothing; nobody
+    keeps anything, and nobody receives more than S.
     """
     elements = exchange.total_bytes // _ELEMENT_BYTES
     if exchange.parts == "even":
         return np.full((ranks, ranks), elements // ranks, np.int64)
     sends = np.zeros((ranks, ranks), np.int64)
     if exchange.parts == "uneven":
-        sending = max(1, ranks // 2)
-        for i in range(sending):
+        for i in range(ranks if ranks == 2 else ranks - 1):
             others = [j for j in range(ranks) if j != i]
-            share = elements * (sending - i) // sending // len(others)
-            sends[i, others] = share
+            sends[i, others] = elements * (ranks - i) // ranks // len(others)
         sends[0, ranks - 1] += elements - int(sends[0].sum())
     return sends

@@ -67,7 +67,7 @@ BROKEN = {
     "a part that is a list": (("network",), [], "network is [], not an object"),
     "curves that are an object": (("collectives", "curves"), {}, "curves is {}, not a list"),
     "curves that were not measured": (
-        ("collectives", "source"), "reported", "collectives.source must be measured",
+        ("collectives", "source"), "extrapolated", "collectives.source must be measured",
     ),
     "an unknown collective": (
         ("collectives", "curves", 0, "collective"), "all_reduce", "[0].collective is 'all_reduce'",

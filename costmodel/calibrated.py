@@ -1,0 +1,308 @@
+"""Builds a profile from what a calibration measured, and says how far to trust it.
+
+Attention and collectives are fitted as the bundled tables are; copies, launches and overlap are
+one or two numbers each. For the errors every point is left out once: points are dealt into five
+random fifths, each is predicted by a fit to the other four, and what is stored is signed and
+absolute error by bucket. The shipped fit is to all points.
+
+What this machine cannot measure by itself (links between nodes on one node, collectives on one
+GPU) is taken over from a bundled profile and marked reported.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from costmodel.attention import CPU_KERNEL, AttentionModel
+from costmodel.attention_backward import with_reported_backward
+from costmodel.attention_calls import KERNELS, KernelTraits
+from costmodel.calibrated_network import measured_network
+from costmodel.calibrated_points import (
+    AttentionPoint,
+    CopyPoint,
+    LaunchPoint,
+    MatmulPoint,
+    OverlapPoint,
+    Point,
+    TransferPoint,
+)
+from costmodel.calibrated_prior import cpu_prior
+from costmodel.collectives import CollectiveModel
+from costmodel.copies import CopyModel
+from costmodel.errors import ProfileError
+from costmodel.estimate import Source
+from costmodel.figure import Figure
+from costmodel.fit_attention import fit_attention
+from costmodel.fit_collectives import fit_collectives
+from costmodel.profile import Profile
+from costmodel.profile_file import bundled_profiles, load_profile
+from costmodel.provenance import Provenance
+from costmodel.topology import Network
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# Without a paged cache flash-attn-2, and torch's copy of it, take larger tiles than `KERNELS` has.
+# Read from its source; that they fit better, nobody has measured yet.
+_FLASH_ATTENTION_2 = KernelTraits(
+    {64: (128, 128), 128: (128, 64)}, packs_gqa=False, splits_keys=False
+)
+_TRAINING_TRAITS = {
+    CPU_KERNEL: KERNELS[CPU_KERNEL],
+    "flash-attn-2": _FLASH_ATTENTION_2,
+    "torch-varlen": _FLASH_ATTENTION_2,
+    "flash-attn-3": KERNELS["flash-attn-3"],
+    "flash-attn-4": KERNELS["flash-attn-3"],
+}
+_DEFAULT_BASE = "h100-sxm"
+_DATA = "points measured by flashcp calibrate, in this file"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """What the measurements were made on and with.
+
+    Attributes:
+        device: the device's name.
+        device_type: "cuda" or "cpu".
+        units: streaming multiprocessors of the GPU, or threads of a rank on a CPU.
+        driver: version of the GPU's driver.
+        cuda: version of CUDA.
+        torch: version of PyTorch.
+        nccl: version of NCCL; None where gloo was used.
+        attention_kernel: the kernel's name among `KERNELS`, or its own.
+        attention_kernel_version: the kernel and its release, as it names itself.
+        launch_mode: how ranks were started.
+        ranks: how many there were.
+        ranks_per_node: how many of them shared a node.
+        date: YYYY-MM-DD.
+    """
+
+    device: str
+    device_type: str
+    units: int
+    driver: str | None
+    cuda: str | None
+    torch: str | None
+    nccl: str | None
+    attention_kernel: str
+    attention_kernel_version: str | None
+    launch_mode: str
+    ranks: int
+    ranks_per_node: int
+    date: str
+
+
+def calibrated_profile(
+    name: str, conditions: Conditions, points: Sequence[Point], base: Profile
+) -> Profile:
+    """Return the profile of a calibrated machine, its held-out errors in its provenance.
+
+    Args:
+        name: of the profile.
+        conditions: of the measurements.
+        points: what was measured; forward attention at least.
+        base: the bundled profile that what was not measured is taken over from.
+
+    Raises:
+        ProfileError: no forward attention among the points.
+    """
+    from costmodel.calibrated_errors import held_out  # noqa: PLC0415 - it fits with this module
+
+    attention = of(points, AttentionPoint)
+    transfers = of(points, TransferPoint)
+    if not any(point.direction == "forward" for point in attention):
+        raise ProfileError("the calibration measured no forward attention; calibrate again")
+    profile = Profile(
+        name=name,
+        provenance=Provenance(
+            device=conditions.device,
+            driver=conditions.driver,
+            cuda=conditions.cuda,
+            torch=conditions.torch,
+            nccl=conditions.nccl,
+            attention_kernel=conditions.attention_kernel,
+            attention_kernel_version=conditions.attention_kernel_version,
+            launch_mode=conditions.launch_mode,
+            date=conditions.date,
+            data=_DATA,
+            attention_samples=len(attention),
+            collective_samples=len(transfers),
+            held_out=(),
+        ),
+        attention=fit_points(attention, conditions.attention_kernel, conditions.units),
+        collectives=_collectives(transfers, conditions, base),
+        network=_network(transfers, conditions, base),
+        copies=copy_model(of(points, CopyPoint), base),
+        overlap_factor=_overlap(of(points, OverlapPoint), base),
+        launch_us=_launch(of(points, LaunchPoint), base),
+        **_linear(of(points, MatmulPoint), base),
+        points=tuple(points),
+    )
+    errors = tuple(held_out(profile))
+    return replace(profile, provenance=replace(profile.provenance, held_out=errors))
+
+
+def base_for(device: str) -> Profile:
+    """Return the bundled profile of the GPU that `device` names, else that of an H100."""
+    names = bundled_profiles()
+    model = next((name for name in names if name.split("-")[0].upper() in device.upper()), None)
+    return load_profile(model or _DEFAULT_BASE)
+
+
+def of(points: Sequence[Point], kind: type) -> list:  # type: ignore[type-arg]
+    """Return the points of one kind."""
+    return [point for point in points if isinstance(point, kind)]
+
+
+def fit_points(points: Sequence[AttentionPoint], kernel: str, units: int) -> AttentionModel:
+    """Fit attention points; a kernel that is not known is taken for one like flash-attn-2.
+
+    Args:
+        points: with forward ones among them.
+        kernel: name of the kernel.
+        units: streaming multiprocessors or threads.
+    """
+    model = fit_attention(
+        [point.call() for point in points],
+        kernel_name=kernel,
+        sms=units,
+        traits=traits_of(kernel),
+        prior=cpu_prior(units) if kernel == CPU_KERNEL else None,
+    )
+    # Backward may be missing where a calibration was told to measure forward alone.
+    return model if kernel == CPU_KERNEL else with_reported_backward(model)
+
+
+def traits_of(kernel: str) -> KernelTraits:
+    """Return the traits of a kernel in training; an unknown one is taken for flash-attn-2."""
+    return _TRAINING_TRAITS.get(kernel, _TRAINING_TRAITS["flash-attn-2"])
+
+
+def fit_transfers(points: Sequence[TransferPoint]) -> CollectiveModel:
+    """Fit the even transfers within a node."""
+    return fit_collectives(
+        (point.collective, point.ranks, float(point.total_bytes), point.us)
+        for point in points
+        if point.parts == "even" and point.ranks == point.ranks_per_node
+    )
+
+
+def _collectives(
+    points: Sequence[TransferPoint], conditions: Conditions, base: Profile
+) -> CollectiveModel:
+    if any(point.parts == "even" and point.ranks == point.ranks_per_node for point in points):
+        return fit_transfers(points)
+    if conditions.device_type == "cpu":
+        return CollectiveModel(())
+    return CollectiveModel(base.collectives.curves, Source.REPORTED)
+
+
+def _network(points: Sequence[TransferPoint], conditions: Conditions, base: Profile) -> Network:
+    network = Network(
+        gpus_per_node=(
+            conditions.ranks_per_node if conditions.ranks > 1 else base.network.gpus_per_node
+        ),
+        nic_gbps=taken_over(base.network.nic_gbps, base),
+        step_us=taken_over(base.network.step_us, base),
+    )
+    if conditions.device_type == "cpu" and conditions.ranks == conditions.ranks_per_node:
+        # Any number of processes share a CPU.
+        network = replace(network, gpus_per_node=1024)
+    across = [point for point in points if point.ranks > point.ranks_per_node]
+    return measured_network(across, fit_transfers(points), network) if across else network
+
+
+def copy_model(points: Sequence[CopyPoint], base: Profile) -> CopyModel:
+    """Return what copies cost; taken over from `base` unless both ways were measured."""
+    by_layout: dict[str, list[CopyPoint]] = defaultdict(list)
+    for point in points:
+        by_layout[point.layout].append(point)
+    if not by_layout["contiguous"] or not by_layout["gathered"]:
+        figures = base.copies
+        return CopyModel(
+            *(
+                taken_over(figure, base)
+                for figure in (
+                    figures.per_shard_us,
+                    figures.per_shard_gbps,
+                    figures.memory_gbps,
+                    figures.memory_share,
+                )
+            )
+        )
+    whole, rows = (_rate(by_layout[layout]) for layout in ("contiguous", "gathered"))
+    piece_us, bytes_per_us = _per_piece(by_layout["per shard"] or by_layout["contiguous"])
+    return CopyModel(
+        per_shard_us=_measured(2 * piece_us, "slices copied one by one, both directions"),
+        per_shard_gbps=_measured(bytes_per_us / 1e3, "slices copied one by one"),
+        memory_gbps=_measured(2 * max(whole, rows) / 1e3, "contiguous copies, read and written"),
+        memory_share=_measured(min(1.0, rows / max(whole, rows)), "rows gathered by an index"),
+    )
+
+
+def _rate(points: Sequence[CopyPoint]) -> float:
+    """Return the bytes copied a microsecond, the median."""
+    return float(np.median([point.moved_bytes / point.us for point in points]))
+
+
+def _per_piece(points: Sequence[CopyPoint]) -> tuple[float, float]:
+    """Return the cost of a piece and the bytes a microsecond that explain the copies' times.
+
+    Relative errors, weighted down where large, as all fits here.
+    """
+    us = np.array([point.us for point in points])
+    design = np.array([[point.pieces, point.moved_bytes] for point in points]) / us[:, None]
+    weights = np.ones(len(points))
+    solution = np.zeros(2)
+    for _ in range(20):
+        root = np.sqrt(weights)
+        solution = np.linalg.lstsq(design * root[:, None], root, rcond=None)[0]
+        if solution[1] <= 0:  # pieces alone explain it: bytes cost what they do at best
+            solution[1] = 1.0 / max(point.moved_bytes / point.us for point in points)
+        solution[0] = max(solution[0], 0.0)
+        weights = np.minimum(1.0, 0.1 / np.maximum(np.abs(design @ solution - 1), 1e-12))
+    return _short(solution[0]), _short(1.0 / solution[1])
+
+
+def _overlap(points: Sequence[OverlapPoint], base: Profile) -> Figure:
+    if not points:
+        return taken_over(base.overlap_factor, base)
+    factor = float(np.median([point.attention_factor for point in points]))
+    return _measured(factor, f"attention beside an exchange, median of {len(points)}")
+
+
+def _launch(points: Sequence[LaunchPoint], base: Profile) -> Figure:
+    if not points:
+        return taken_over(base.launch_us, base)
+    return _measured(float(np.median([point.us for point in points])), "an empty kernel, queued")
+
+
+def _linear(points: Sequence[MatmulPoint], base: Profile) -> dict[str, Figure]:
+    if not points:
+        return {
+            "peak_tflops": taken_over(base.peak_tflops, base),
+            "linear_share": taken_over(base.linear_share, base),
+        }
+    best = max(point.flops / point.us / 1e6 for point in points)
+    return {
+        "peak_tflops": _measured(best, "the fastest bf16 matrix multiplication measured"),
+        "linear_share": _measured(1.0, "of the measured peak"),
+    }
+
+
+def taken_over(figure: Figure, base: Profile) -> Figure:
+    """Return a figure of another profile, marked so."""
+    return Figure(figure.value, Source.REPORTED, f"taken over from {base.name}: {figure.reference}")
+
+
+def _measured(value: float, reference: str) -> Figure:
+    return Figure(_short(value), Source.MEASURED, f"measured: {reference}")
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.5g}")
