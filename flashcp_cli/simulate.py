@@ -161,6 +161,13 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     help="The packs that the report and the timeline show, from 0.",
 )
 @click.option("--rows", type=Size(), default=24, show_default=True, help="Rows to print.")
+@click.option(
+    "--plan-effort",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="Search steps of auto, in units of its default; fewer are faster.",
+)
 @click.option("--processes", type=Size(most=1024), help="Processes to use (one a core otherwise).")
 @click.option(
     "--cluster",
@@ -240,6 +247,7 @@ def _sweep(sources: list[TraceSource], options: dict[str, Any]) -> "Sweep":
         packs=options["packs"],
         seed=None if options["corpus_order"] else options["seed"],
         replicas=options["replicas"],
+        plan_effort=options["plan_effort"],
     )
 
 
@@ -292,7 +300,12 @@ def _save_timeline(options: dict[str, Any], sweep: "Sweep", best: "Row", packing
     setting = sweep.setting(configuration)
     lengths = packings[configuration.packing].document_lengths(options["picture"][0])
     made = switched_plan(
-        lengths, configuration.cp, best.strategy, setting, sweep.what_if(configuration)
+        lengths,
+        configuration.cp,
+        best.strategy,
+        setting,
+        sweep.what_if(configuration),
+        sweep.plan_effort,
     )
     with replace_whole(options["timeline"]) as temporary:
         temporary.write_text(json.dumps(predict(made, setting).timeline.chrome_trace()))

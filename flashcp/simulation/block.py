@@ -51,10 +51,12 @@ class Job:
     Attributes:
         strategies: names.
         cells: CP degree, setting and what-if of every configuration.
+        plan_effort: search steps of `auto`, in units of its default.
     """
 
     strategies: tuple[str, ...]
     cells: tuple[tuple[int, Setting, WhatIf], ...]
+    plan_effort: float = 1.0
 
     @classmethod
     def of(cls, sweep: Sweep) -> "Job":
@@ -64,6 +66,7 @@ class Job:
             cells=tuple(
                 (c.cp, _light(sweep.setting(c)), sweep.what_if(c)) for c in sweep.configurations
             ),
+            plan_effort=sweep.plan_effort,
         )
 
     def run(self, cell: int, packs: Sequence[NDArray[np.int32]]) -> NDArray[np.float64]:
@@ -73,7 +76,7 @@ class Job:
         for i, lengths in enumerate(packs):
             bound_us = lower_bound_us(lengths, cp, setting)
             for s, strategy in enumerate(self.strategies):
-                made = switched_plan(lengths, cp, strategy, setting, what_if)
+                made = switched_plan(lengths, cp, strategy, setting, what_if, self.plan_effort)
                 values = {
                     **vars(measure(made)),
                     **vars(predict_parts(made, setting)),

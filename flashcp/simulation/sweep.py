@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from costmodel.model_shape import ModelShape
 from costmodel.profile import Profile
+from flashcp.auto import MOST_EFFORT
 from flashcp.errors import PlanError
 from flashcp.exchange import Exchange
 from flashcp.prediction import Setting
@@ -75,6 +76,7 @@ class Sweep:
         packs: packs of each trace and window; None for all.
         seed: order of the documents; None keeps the trace's.
         replicas: data-parallel replicas; also the batch that the packer `balanced` evens out.
+        plan_effort: search steps of `auto`, in units of its default.
     """
 
     traces: Sequence["Trace"]
@@ -90,6 +92,7 @@ class Sweep:
     packs: int | None = None
     seed: int | None = 0
     replicas: int = 1
+    plan_effort: float = 1.0
 
     def __post_init__(self) -> None:
         """Check every combination before any work is done.
@@ -117,6 +120,8 @@ class Sweep:
             raise PlanError(
                 f"{self.packs} packs are not enough for one step of {self.replicas} replicas"
             )
+        if not 0 <= self.plan_effort <= MOST_EFFORT:
+            raise PlanError(f"plan effort {self.plan_effort} is not in 0..{MOST_EFFORT:.0f}")
         self._check_switches()
         for model, degree in product(self.models, self.tensor_parallel):
             divided(model, degree)
@@ -193,6 +198,7 @@ class Sweep:
             "ranks_per_node": self.ranks_per_node,
             "packs": self.packs,
             "seed": self.seed,
+            "plan_effort": self.plan_effort,
             # Only where the packer evens out the replicas of a step do packs depend on them.
             "replicas": self.replicas if "balanced" in self.pack_by else None,
         }

@@ -11,6 +11,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
+from flashcp.auto import auto_plan
 from flashcp.exchange import Exchange
 from flashcp.planning import plan
 from flashcp.plans import Plan
@@ -29,10 +30,21 @@ _OVERLAPS = {"on": (True,), "off": (False,), "own": (False, True)}
 
 
 def switched_plan(
-    lengths: NDArray[np.int32], cp: int, strategy: str, setting: Setting, what_if: WhatIf
+    lengths: NDArray[np.int32],
+    cp: int,
+    strategy: str,
+    setting: Setting,
+    what_if: WhatIf,
+    plan_effort: float = 1.0,
 ) -> Plan:
-    """Make a pack's plan and run it as `what_if` says; arguments as for `flashcp.plan`."""
-    made = plan(lengths, cp, strategy, setting)
+    """Make a pack's plan and run it as `what_if` says; arguments as for `flashcp.plan`.
+
+    `plan_effort` is the search steps of `auto`, in units of its default.
+    """
+    if strategy == AUTO:
+        made = auto_plan(lengths, cp, setting, effort=plan_effort)
+    else:
+        made = plan(lengths, cp, strategy, setting)
     if not what_if.switches_plans:
         return made
     if strategy != AUTO:

@@ -30,7 +30,9 @@ def pack_pictures(
     for pack in packs:
         lengths = simulated.packings[configuration.packing].document_lengths(pack)
         for strategy in sweep.strategies:
-            made = switched_plan(lengths, configuration.cp, strategy, setting, what_if)
+            made = switched_plan(
+                lengths, configuration.cp, strategy, setting, what_if, sweep.plan_effort
+            )
             key = {"pack": pack, "strategy": strategy}
             found["shards"] += [key | row for row in _shards(made)]
             found["matrix"] += [key | row for row in _matrix(made)]
