@@ -54,7 +54,6 @@ def attention(
     transport = group if isinstance(group, Transport) else Transport(group)
     agree(handle, transport, q, k, v)
     call = Call(
-        rank=handle.rank,
         kernel=select(q.device, q.dtype, q.shape[2]),
         scale=q.shape[2] ** -0.5 if scale is None else scale,
         record=record,

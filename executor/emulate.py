@@ -41,8 +41,7 @@ class Emulation:
         self.sent_bytes = [0] * len(handles)
         records = records or [Recorder() for _ in handles]
         self._calls = [
-            Call(handle.rank, kernel, scale, record)
-            for handle, record in zip(handles, records, strict=True)
+            Call(kernel, scale, record) for _, record in zip(handles, records, strict=True)
         ]
         self._kept: list[Triple] = []
         self._results: list[tuple[Tensor, Any]] = []

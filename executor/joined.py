@@ -28,13 +28,11 @@ class Call:
     """What every layer's call has in common.
 
     Attributes:
-        rank: this rank.
         kernel: the attention kernel.
         scale: of the scores.
         record: what records the time spent.
     """
 
-    rank: int
     kernel: Kernel
     scale: float
     record: Recorder
@@ -125,7 +123,7 @@ def backward(
                 del dkeys, dvalues
             send = gradients[: route.received].to(k.dtype)
             # What stays here is never rounded; the wide rest is not needed any longer.
-            own = _staying(joined, call.rank, gradients)
+            own = gradients[route.received :].clone()
             del gradients
     if route.moves:
         received = k.new_empty((sum(route.send_splits), 2, *k.shape[1:]))
@@ -148,10 +146,10 @@ def backward(
     if ticket is not None and joined.overlap:
         yield Wait(ticket, "dKV")
     with record.piece(Part.COPIES, "place dKV"):
-        if own is not None and own[0] is not None:
-            add(dkv, joined.own, own[0])
-        if received is not None and own is not None:
-            add(dkv, joined.send, _summed(joined, call.rank, received, own[1]))
+        if own is not None:
+            add(dkv, joined.own, own)
+        if received is not None:
+            add(dkv, joined.send, _summed(joined, received, wide))
         dq = _together(q, local_dq, waiting_dq)
         return dq, dkv[:, 0].to(k.dtype), dkv[:, 1].to(v.dtype)
 
@@ -174,26 +172,15 @@ def _forward_transfer(joined: Joined, send: Tensor, recv: Tensor) -> Transfer:
     )
 
 
-def _staying(joined: Joined, rank: int, gradients: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """Return this rank's own part of the buffer's gradients: own rows, and its gathered block."""
-    route = joined.route
-    rows = gradients[route.received :].clone() if len(route.own) else None
-    first = rank * route.padded
-    block = gradients[first : first + len(route.send)].clone() if route.padded else None
-    return rows, block
-
-
-def _summed(joined: Joined, rank: int, received: Tensor, block: Tensor | None) -> Tensor:
+def _summed(joined: Joined, received: Tensor, wide: torch.dtype) -> Tensor:
     """Return the gradients of the rows that were sent, in the precision they are summed in.
 
     After an all-gather every rank returned its share of every row, this one included.
     """
     padded, sent = joined.route.padded, len(joined.route.send)
-    if block is None:
+    if not padded:
         return received
-    parts = received.view(-1, padded, *received.shape[1:])[:, :sent].to(block.dtype)
-    parts[rank] = block
-    total: Tensor = parts.sum(0)
+    total: Tensor = received.view(-1, padded, *received.shape[1:])[:, :sent].sum(0, dtype=wide)
     return total
 
 

@@ -154,7 +154,7 @@ def _exchange_us(local: Inputs, handle: Handle, job: Job, rank: Rank) -> float:
     for _ in range(max(job.options.repetitions, 1)):
         rank.barrier()
         clock = Clock(rank.device, waits=rank.progress.waiting)
-        call = Call(handle.rank, NoAttention(), 1.0, clock)
+        call = Call(NoAttention(), 1.0, clock)
         q, k, v = (x.detach() for x in (local.q, local.k, local.v))
         schedule = handle.schedule
         if isinstance(schedule, Joined):

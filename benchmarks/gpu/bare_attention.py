@@ -74,7 +74,7 @@ def times(plan, rank, model, kernel, device):
     keys, values = (draw(int(k_lens.sum()), model.kv_heads) for _ in range(2))
     for repetition in range(-WARMUPS, REPETITIONS):
         clock = Clock(device)
-        run = forward(schedule, Call(rank, kernel, model.head_dim**-0.5, clock), q, k, v)
+        run = forward(schedule, Call(kernel, model.head_dim**-0.5, clock), q, k, v)
         try:
             while True:
                 next(run)  # nothing is exchanged: only the attention's time is wanted

@@ -96,17 +96,25 @@ def test_lower_precision_stays_near_the_kernels_own_error(dtype, packs):
 
 
 def test_many_partial_gradients_add_up_in_float32():
-    """A document that all of 16 ranks attend to: sums in bfloat16 would lose what is small."""
-    lengths = np.array([512], dtype=np.int32)
+    """A document that 64 ranks attend to: one sum of 64 in bfloat16 would round 64 times."""
+    lengths = np.array([64], dtype=np.int32)
     rng = np.random.default_rng(3)
-    inputs = draw(rng, 512, (2, 1, 16), torch.bfloat16)
-    true = alone(ORACLE, lengths, *inputs)
-    own = alone(CpuKernel(), lengths, *inputs)
+    q, k, v, dout = (x.abs() for x in draw(rng, 64, (2, 1, 16), torch.bfloat16))
+    true = alone(ORACLE, lengths, q, k, v, dout)
     for exchange in Exchange:
-        plan = scattered_plan(rng, lengths, 16, exchange, overlap=False)
-        found, _ = emulated(plan, *inputs)
-        for one, alone_, exact in zip(found, own, true, strict=True):
-            assert rms_error(one, exact) <= 2 * rms_error(alone_, exact)
+        plan = scattered_plan(rng, lengths, 64, exchange, overlap=False)
+        found, _ = emulated(plan, q, k, v, dout)
+        # One rounding at the source and one at the end: each at most 2**-9, a root mean square of
+        # about a half of that; a running sum in bfloat16 errs four times as much.
+        assert rms_error(found[3], true[3]) <= 2**-9
+
+
+def test_no_rank_sends_to_itself():
+    rng = np.random.default_rng(5)
+    for _ in range(20):
+        plan = scattered_plan(rng, random_lengths(rng), 3, Exchange.ALL_TO_ALL_NEEDED, overlap=True)
+        for rank in range(3):
+            assert prepare(plan, rank).schedule.route.send_splits[rank] == 0
 
 
 def test_more_ranks_than_tokens_leave_ranks_empty():
