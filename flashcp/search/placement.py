@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from flashcp.search.anneal import anneal
 from flashcp.search.loads import Floats
 from flashcp.search.repair import CUTS_A_RANK, repair
-from flashcp.search.seed import seed
+from flashcp.search.seed import adopt, seed
 from flashcp.search.state import CUTS, Ints, copy_rows
 from flashcp.search.weights import BALANCE_WEIGHT, TILE
+from flashcp.strategies.flashcp import flashcp_shards
 from groundwork.jit import jit
 from traces.hashing import hashes
 
@@ -53,14 +54,17 @@ def find_placement(lengths: NDArray[np.int32], cp: int, weights: Floats, effort:
         for the documents' numbers, whatever the documents' order.
     """
     order = np.argsort(-lengths.astype(np.int64), kind="stable")
+    falling = lengths[order]
+    others = flashcp_shards(falling, cp)
     rows = _search(
-        lengths[order].astype(np.int64),
+        falling.astype(np.int64),
         cp,
         weights.copy(),
         _draws(),
         _grid(int(lengths.sum(dtype=np.int64)) // cp),
         int(effort * STEPS_A_RANK * cp),
         _STAGES,
+        others[np.lexsort((others[:, 2], others[:, 1]))].astype(np.int64),
     )
     rows[:, 1] = order[rows[:, 1]]
     return rows[np.lexsort((rows[:, 2], rows[:, 1], rows[:, 0]))]
@@ -81,38 +85,47 @@ def _grid(tokens: int) -> int:
 
 @jit
 def _search(
-    lengths: Ints, cp: int, weights: Floats, draws: Ints, grid: int, steps: int, stages: Floats
-) -> "Rows":
-    """Search for one pack whose documents are sorted by falling length; see `find_placement`."""
+    lengths: Ints, cp: int, weights: Floats, draws: Ints, grid: int, steps: int, stages: Floats,
+    others: Ints,
+) -> "Rows":  # fmt: skip
+    """Search for one pack whose documents are sorted by falling length; see `find_placement`.
+
+    The first stage runs from up to three placements, and the best goes on: giants cut in parts of
+    equal work, giants folded, another strategy's shards. Where nothing needs cutting, the first.
+    """
     reserve = CUTS_A_RANK * cp
-    pieces = lengths.size + _ANNEALED_CUTS_A_RANK * cp + reserve
-    pool, first, counters, lists, ranks, loads = seed(lengths, cp, pieces, grid, False, weights)
+    pieces = max(lengths.size + _ANNEALED_CUTS_A_RANK * cp, others.shape[0]) + reserve
+    best = seed(lengths, cp, pieces, grid, False, weights)
     begin = 0
-    for stage in range(stages.shape[0] if cp > 1 else 0):
+    least = np.inf
+    rivals = 3 if best[2][CUTS] > 0 and cp > 1 else 1
+    weights[BALANCE_WEIGHT] = stages[0, 3]
+    count = int(steps * stages[0, 0]) // rivals
+    for rival in range(rivals):
+        if rival == 2:
+            trial = adopt(others, lengths.size, cp, pieces, weights)
+        else:
+            trial = seed(lengths, cp, pieces, grid, rival == 1, weights)
+        pool, first, counters, lists, ranks, loads = trial
+        if cp > 1:
+            level = anneal(
+                pool, first, counters, lists, ranks, loads, weights, draws, grid, reserve,
+                begin, count, stages[0, 1], stages[0, 2],
+            )  # fmt: skip
+            begin += count
+            if level >= least:
+                continue
+            least = level
+        best = trial
+    pool, first, counters, lists, ranks, loads = best
+    for stage in range(1, stages.shape[0] if cp > 1 else 0):
         weights[BALANCE_WEIGHT] = stages[stage, 3]
         count = int(steps * stages[stage, 0])
-        # Where documents are cut, the two ways to cut giants share the first stage's steps.
-        rivals = stage == 0 and counters[CUTS] > 0
-        if rivals:
-            count //= 2
-        level = anneal(
+        anneal(
             pool, first, counters, lists, ranks, loads, weights, draws, grid, reserve,
             begin, count, stages[stage, 1], stages[stage, 2],
         )  # fmt: skip
         begin += count
-        if not rivals:
-            continue
-        pool2, first2, counters2, lists2, ranks2, loads2 = seed(
-            lengths, cp, pieces, grid, True, weights
-        )
-        level2 = anneal(
-            pool2, first2, counters2, lists2, ranks2, loads2, weights, draws, grid, reserve,
-            begin, count, stages[stage, 1], stages[stage, 2],
-        )  # fmt: skip
-        begin += count
-        if level2 < level:
-            pool, first, counters = pool2, first2, counters2
-            lists, ranks, loads = lists2, ranks2, loads2
     repair(pool, first, counters, lists, ranks, loads, weights, grid)
     rows = np.empty((pieces, 4), dtype=np.int32)
     count = copy_rows(pool, first, rows)

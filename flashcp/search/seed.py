@@ -3,7 +3,7 @@
 How full a rank is is the larger of its share of the pairs and its share of the tokens: long
 documents have more of the first and are spread by work, short ones then even out the tokens. A
 document with more pairs or tokens than a rank should hold is cut in as few parts as fit, of equal
-work, at multiples of the grid.
+work, at multiples of the grid. Other strategies' shards can be taken over as well.
 """
 
 import numpy as np
@@ -29,17 +29,17 @@ def _cut_giant(length: int, parts: int, grid: int, folded: bool, edges: Ints) ->
     """Write the edges of a document's 2 * parts ranges, heads then tails, some of them empty.
 
     Folded, part i has head i and tail parts - 1 - i; otherwise all heads are empty and part i has
-    tail i. Ends of equal work lie at e_k = length * sqrt(1 - k / parts). If part k held all that is
-    needed to receive as much as the others, M = (sum of e_k - length) / parts, it would hold
-    e_k - M tokens: its tail, and what is left of that as its head.
+    tail i. Ends of equal work lie at e_k = length * sqrt(1 - k / parts). Some part receives at least
+    M = max over j of (e_0 + ... + e_j - length) / (j + 1), see `flashcp.traffic_bound`; to receive
+    no more, part k holds e_k - M tokens: its tail, and what is left of that as its head.
     """
     edges[: parts + 1] = 0
     edges[2 * parts] = length
     if folded and parts > 1:
-        ends = 0.0
+        ends = received = 0.0
         for k in range(parts):
             ends += np.sqrt(1.0 - k / parts)
-        received = (ends - 1.0) / parts
+            received = max(received, (ends - 1.0) / (k + 1))
         for k in range(parts):
             head = max(np.sqrt(1.0 - (k + 1) / parts) - received, 0.0)
             edges[k + 1] = edges[k] + (int(length * head) & -grid)
@@ -119,5 +119,36 @@ def seed(
                 append_piece(pool, first, counters, document, owner, edges[i], edges[i + 1])
     lists, ranks = list_pieces(pool, first, cp)
     for document in range(lengths.size):
+        add_exchange(pool, first, counters, ranks, document, 1.0, loads)
+    return pool, first, counters, lists, ranks, loads
+
+
+@jit_as(
+    "Tuple((i8[:, ::1], i8[::1], i8[::1], i8[:, ::1], i8[:, ::1], f8[:, ::1]))"
+    "(i8[:, ::1], i8, i8, i8, f8[::1])"
+)
+def adopt(
+    rows: Ints, documents: int, cp: int, pieces: int, weights: Floats
+) -> tuple[Ints, Ints, Ints, Ints, Ints, Floats]:
+    """Start from another strategy's shards.
+
+    Args:
+        rows: shards in order of document and start, int64 [shards, 4].
+        documents: how many.
+        cp: CP degree.
+        pieces: size of the pool; at least as many as shards.
+        weights: of the pack.
+
+    Returns:
+        As `seed`.
+    """
+    pool, first, counters = new_pool(documents, pieces)
+    loads = np.zeros((cp, LOADS))
+    for i in range(rows.shape[0]):
+        rank, document, start, stop = rows[i, 0], rows[i, 1], rows[i, 2], rows[i, 3]
+        _add_range(loads, rank, start, stop, weights)
+        append_piece(pool, first, counters, document, rank, start, stop)
+    lists, ranks = list_pieces(pool, first, cp)
+    for document in range(documents):
         add_exchange(pool, first, counters, ranks, document, 1.0, loads)
     return pool, first, counters, lists, ranks, loads
