@@ -99,8 +99,8 @@ def _reasons(rows: "list[Row]", axes: list[str]) -> Table:
 def _notes(rows: "list[Row]", step: "StepModel") -> list[str]:
     lines = [
         "attention: forward + backward of one layer on the slowest rank. Speed-ups are over",
-        f"{rows[0].baseline} of the same configuration; ±: half of the 95% interval over packs. KV",
-        "moved: share of a full all-gather.",
+        f"{_baseline(rows)}; ±: half of the 95% interval over packs.",
+        "KV moved: share of a full all-gather.",
     ]
     if rows[0].step_us is None:
         return [*lines, "The model gives attention heads only: no layer, step or memory."]
@@ -125,6 +125,13 @@ def _notes(rows: "list[Row]", step: "StepModel") -> list[str]:
             "GB is exchanged KV; a larger --cp or --tensor-parallel would make it less."
         )
     return lines
+
+
+def _baseline(rows: "list[Row]") -> str:
+    strategies = {row.strategy for row in rows}
+    return rows[0].baseline + (
+        " of the same configuration" if len(strategies) > 1 else " asked for"
+    )
 
 
 def _print_outputs(console: Console, options: dict[str, Any]) -> None:

@@ -9,14 +9,16 @@ A plan's mean time is the sum of five parts, exactly:
     copies      copies and merges
 
 Two strategies on the same packs share the bound; what differs is a difference of the other four,
-and the largest is the reason.
+and the largest is the reason. Between settings the bound may differ too: another kernel, another
+number of ranks.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
-PARTS = ("imbalance", "kernels", "exchange", "copies")
+PARTS = ("bound", "imbalance", "kernels", "exchange", "copies")
 _PHRASES = {
+    "bound": "less work a rank or faster kernels",
     "imbalance": "balance",
     "kernels": "kernels",
     "exchange": "exchange",
@@ -26,8 +28,9 @@ _PHRASES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Losses:
-    """Mean microseconds of one attention layer above the bound, by cause."""
+    """Mean microseconds of one attention layer by cause: the bound, and what is above it."""
 
+    bound: float
     imbalance: float
     kernels: float
     exchange: float
@@ -44,6 +47,7 @@ def losses(
     """Split a mean time above its bound; `imbalance` is the largest rank's work over the mean."""
     uneven = bound_us * (imbalance - 1)
     return Losses(
+        bound=bound_us,
         imbalance=uneven,
         kernels=attention_us - bound_us - uneven,
         exchange=exchange_us,

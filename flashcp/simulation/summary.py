@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from flashcp.simulation.run import Simulated
 
 BASELINE = "per-seq"
+FIRST = "the first settings"
 _MEANS = ("padded", "shards_per_rank", "moved_share", "eq5_share", "needed_share", "forward_us",
           "backward_us", "exchange_us", "copies_us", "bound_us", "overlaps")  # fmt: skip
 
@@ -38,7 +39,7 @@ class Row:
         imbalance: largest rank's work over the mean, mean over packs, and of the worst pack.
         means: other columns' means over packs.
         losses: what the time is above the bound, by cause.
-        baseline: the strategy that speed-ups are over.
+        baseline: the strategy that speed-ups are over, or `FIRST`.
         speedup: of attention; `layer_speedup`, `step_speedup`: of a layer, of a training step;
             None where the model describes attention only.
         step_us: a training step: all layers and the output head, the slowest replica.
@@ -112,72 +113,102 @@ def summarise(
         step: how the model is trained around its attention.
         capacity_bytes: memory of a GPU, by hardware name.
     """
-    sweep, found = simulated.sweep, []
+    sweep = simulated.sweep
     groups = dict(iter(simulated.rows.groupby([*AXES, "strategy"], observed=True, sort=False)))
-    for configuration in sweep.configurations:
-        key = tuple(asdict(configuration).values())
-        of = {name: groups[(*key, name)] for name in sweep.strategies}
-        found.extend(_cell(sweep, configuration, of, step, capacity_bytes))
-    return sorted(found, key=lambda row: (row.fits is False, -row.tokens_per_s_gpu))
-
-
-def _cell(
-    sweep: Sweep,
-    configuration: Configuration,
-    of: "dict[str, pd.DataFrame]",
-    step: StepModel,
-    capacity_bytes: dict[str, float],
-) -> list[Row]:
-    """Return the rows of one configuration."""
-    split = {name: _losses(frame) for name, frame in of.items()}
-    timed = {name: _times(sweep, configuration, frame, step) for name, frame in of.items()}
-    totals = {name: float(frame["total_us"].mean()) for name, frame in of.items()}
-    baseline = BASELINE if BASELINE in of else max(totals, key=totals.__getitem__)
-    best, *others = sorted(totals, key=totals.__getitem__)
-    rival = baseline if baseline != best or not others else others[0]
-    rows = []
-    for name, frame in of.items():
-        total = frame["total_us"].to_numpy()
-        other = best if name != best else rival
-        layer, steps = timed[name]
-        layer_base, steps_base = timed[baseline]
-        base = of[baseline]["total_us"].to_numpy()
-        gpus = configuration.cp * configuration.tensor_parallel
-        tokens = frame["tokens"].to_numpy(np.float64)
-        if steps is not None:
-            used = tokens[: steps.size * step.replicas]
-            rate = used.sum() / steps.sum() / (gpus * step.replicas) * 1e6
-        else:
-            rate = tokens.sum() / total.sum() / gpus * 1e6
-        imbalance = frame["imbalance"].to_numpy()
-        rows.append(
-            Row(
-                configuration=configuration,
-                strategy=name,
-                packs=len(frame),
-                total_us=mean_interval(total),
-                imbalance=mean_interval(imbalance),
-                worst_imbalance=float(imbalance.max()),
-                means={column: float(frame[column].mean()) for column in _MEANS},
-                losses=split[name],
-                baseline=baseline,
-                speedup=ratio_interval(base, total),
-                layer_speedup=None
-                if layer is None or layer_base is None
-                else ratio_interval(layer_base, layer),
-                step_speedup=None
-                if steps is None or steps_base is None
-                else ratio_interval(steps_base, steps),
-                step_us=None if steps is None else mean_interval(steps),
-                tokens_per_s_gpu=float(rate),
-                memory=_memory(sweep, configuration, frame, step),
-                capacity_bytes=capacity_bytes.get(configuration.hardware),
-                reason="the only strategy"
-                if len(of) == 1
-                else reason(split[name], split[other], other),
+    cells = {
+        configuration: {
+            name: _measured(
+                sweep,
+                configuration,
+                groups[(*asdict(configuration).values(), name)],
+                step,
             )
-        )
-    return rows
+            for name in sweep.strategies
+        }
+        for configuration in sweep.configurations
+    }
+    rows = []
+    for configuration, cell in cells.items():
+        for name, ours in cell.items():
+            base, base_name, rival, rival_name = _references(cells, configuration, name)
+            gpus = configuration.cp * configuration.tensor_parallel
+            rows.append(
+                Row(
+                    configuration=configuration,
+                    strategy=name,
+                    packs=len(ours.frame),
+                    total_us=mean_interval(ours.total_us),
+                    imbalance=mean_interval(ours.frame["imbalance"].to_numpy()),
+                    worst_imbalance=float(ours.frame["imbalance"].max()),
+                    means={column: float(ours.frame[column].mean()) for column in _MEANS},
+                    losses=ours.losses,
+                    baseline=base_name,
+                    speedup=ratio_interval(base.total_us, ours.total_us),
+                    layer_speedup=_ratio(base.layer_us, ours.layer_us),
+                    step_speedup=_ratio(base.step_us, ours.step_us),
+                    step_us=None if ours.step_us is None else mean_interval(ours.step_us),
+                    tokens_per_s_gpu=ours.tokens_per_s(step.replicas) / gpus,
+                    memory=_memory(sweep, configuration, ours.frame, step),
+                    capacity_bytes=capacity_bytes.get(configuration.hardware),
+                    reason=reason(ours.losses, rival.losses, rival_name),
+                )
+            )
+    return sorted(rows, key=lambda row: (row.fits is False, -row.tokens_per_s_gpu))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Measured:
+    """One configuration and strategy; `layer_us` [packs] and `step_us` [steps] where known."""
+
+    frame: "pd.DataFrame"
+    losses: Losses
+    layer_us: "NDArray[np.float64] | None"
+    step_us: "NDArray[np.float64] | None"
+
+    @property
+    def total_us(self) -> "NDArray[np.float64]":
+        return self.frame["total_us"].to_numpy()
+
+    def tokens_per_s(self, replicas: int) -> float:
+        """Tokens a second of one replica's GPUs together."""
+        tokens = self.frame["tokens"].to_numpy(np.float64)
+        if self.step_us is None:
+            return float(tokens.sum() / self.total_us.sum() * 1e6)
+        used = tokens[: self.step_us.size * replicas]
+        return float(used.sum() / self.step_us.sum() / replicas * 1e6)
+
+
+def _references(
+    cells: dict[Configuration, dict[str, _Measured]], configuration: Configuration, name: str
+) -> tuple[_Measured, str, _Measured, str]:
+    """Return what a row's speed-up is over, and what its reason compares it with.
+
+    The baseline strategy of the same configuration, and the best other one. Where there is one
+    strategy, settings are compared: with the first configuration of the same packs.
+    """
+    cell = cells[configuration]
+    if len(cell) == 1:
+        first = next(c for c in cells if c.packing == configuration.packing)
+        return cells[first][name], FIRST, cells[first][name], FIRST
+    ranked = sorted(cell, key=lambda other: float(cell[other].total_us.mean()))
+    baseline = BASELINE if BASELINE in cell else ranked[-1]
+    rival = ranked[0]
+    if name == rival:
+        rival = baseline if baseline != name else ranked[1]
+    return cell[baseline], baseline, cell[rival], rival
+
+
+def _ratio(
+    above: "NDArray[np.float64] | None", below: "NDArray[np.float64] | None"
+) -> Interval | None:
+    return None if above is None or below is None else ratio_interval(above, below)
+
+
+def _measured(
+    sweep: Sweep, configuration: Configuration, frame: "pd.DataFrame", step: StepModel
+) -> _Measured:
+    layer, steps = _times(sweep, configuration, frame, step)
+    return _Measured(frame=frame, losses=_losses(frame), layer_us=layer, step_us=steps)
 
 
 def _losses(frame: "pd.DataFrame") -> Losses:
