@@ -22,6 +22,7 @@ COMMANDS = {
         "flashcp_cli.calibrate:calibrate",
         "Measure this machine and write its hardware profile.",
     ),
+    "run": ("flashcp_cli.run:run", "Execute plans for real and check the prediction."),
     "trace": ("flashcp_cli.trace:trace", "Look at traces of document lengths, or make them."),
     "hardware": ("flashcp_cli.hardware:hardware", "Look at hardware profiles and their errors."),
 }
