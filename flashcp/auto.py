@@ -17,6 +17,7 @@ from flashcp.exchange import Exchange
 from flashcp.plans import Plan
 from flashcp.prediction import predict
 from flashcp.search.evaluate import Option, options
+from flashcp.search.nodes import gather_on_nodes
 from flashcp.search.placement import find_placement
 from flashcp.search.weights import search_weights
 from flashcp.strategies import AUTO, STRATEGIES, check_cp, check_lengths
@@ -54,7 +55,9 @@ def auto_plan(
     if not 0 <= effort <= MOST_EFFORT:
         raise PlanError(f"plan effort {effort!r} is not in 0..{MOST_EFFORT:.0f}")
     weights = search_weights(checked, cp, setting)
-    found = options(find_placement(checked, cp, weights, effort), checked, cp, setting)
+    placement = find_placement(checked, cp, weights, effort)
+    per_node = setting.profile.network.per_node(cp, setting.ranks_per_node)
+    found = options(gather_on_nodes(placement, cp, per_node), checked, cp, setting)
     for rule in STRATEGIES.values():
         if rule.exchange is Exchange.RING:
             found.extend(_ring(rule, checked, cp, setting, min(o.total_us for o in found)))

@@ -9,6 +9,7 @@
     anneal     better placements by such moves, with a budget of steps
     repair     exactly equal tokens
     placement  all of these in turn
+    nodes      ranks that exchange much, on one node
     evaluate   predicted times of finished placements, as `flashcp.prediction` would give them
 
 All of it is integer or order-fixed float arithmetic in compiled code, so every machine makes the

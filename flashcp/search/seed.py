@@ -29,7 +29,7 @@ def _cut_giant(length: int, parts: int, grid: int, folded: bool, edges: Ints) ->
     """Write the edges of a document's 2 * parts ranges, heads then tails, some of them empty.
 
     Folded, part i has head i and tail parts - 1 - i; otherwise all heads are empty and part i has
-    tail i. Ends of equal work lie at e_k = length * sqrt(1 - k / parts). Some part receives at least
+    tail i. Ends of equal work lie at e_k = length * sqrt(1 - k / parts). A part receives at least
     M = max over j of (e_0 + ... + e_j - length) / (j + 1), see `flashcp.traffic_bound`; to receive
     no more, part k holds e_k - M tokens: its tail, and what is left of that as its head.
     """

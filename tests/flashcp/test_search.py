@@ -10,6 +10,7 @@ from flashcp.planning import default_setting
 from flashcp.search.anneal import anneal
 from flashcp.search.energy import energy, strain
 from flashcp.search.loads import pairs_of, tiles_of
+from flashcp.search.nodes import across_tokens, gather_on_nodes, pair_tokens
 from flashcp.search.placement import find_placement
 from flashcp.search.repair import CUTS_A_RANK, repair
 from flashcp.search.seed import seed
@@ -101,3 +102,26 @@ def test_more_steps_do_not_make_the_mean_placement_worse():
         means.append(np.mean(worst))
     assert means[1] < means[0]
     assert means[1] < 1.01
+
+
+@given(pack=lengths(), nodes=st.integers(1, 4), per_node=st.integers(1, 4))
+@settings(max_examples=40, deadline=None)
+def test_gathering_on_nodes_only_renumbers_ranks_and_never_crosses_more(pack, nodes, per_node):
+    cp = nodes * per_node
+    rows = find_placement(pack, cp, search_weights(pack, cp, SETTING), 0.05)
+    gathered = gather_on_nodes(rows, cp, per_node)
+    assert across_tokens(gathered, cp, per_node) <= across_tokens(rows, cp, per_node)
+    before, after = (r[_by_place(r)][:, 0].tolist() for r in (rows, gathered))
+    seats = dict(zip(before, after, strict=True))
+    assert [seats[rank] for rank in before] == after
+    assert sorted(seats.values()) == sorted(set(seats.values()))
+    for given_rows in (rows, gathered):
+        rank, document, start, stop = given_rows.T
+        sent, received, _ = needed_tokens(document, rank, start, stop, cp)
+        pairs = pair_tokens(given_rows, cp)
+        np.testing.assert_array_equal(pairs.sum(axis=1), sent)
+        np.testing.assert_array_equal(pairs.sum(axis=0), received)
+
+
+def _by_place(rows: NDArray[np.int32]) -> NDArray[np.intp]:
+    return np.lexsort((rows[:, 2], rows[:, 1]))
