@@ -115,7 +115,9 @@ def fold_of(count: int) -> NDArray[np.int64]:
 def _attention(profile: Profile) -> Iterator[HeldOutError]:
     points = of(profile.points, AttentionPoint)
     kernel, units = profile.attention.kernel, profile.attention.sms
-    groups = sorted({(p.direction, p.head_dim) for p in points}, key=lambda k: (k[0][::-1], k[1]))
+    groups = sorted(
+        {(p.direction, p.head_dim) for p in points}, key=lambda k: (k[0] != "forward", k[1])
+    )
     for direction, head_dim in groups:
         chosen = [p for p in points if (p.direction, p.head_dim) == (direction, head_dim)]
         # A model has a forward at least; what it is does not touch the other direction's fit.

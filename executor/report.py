@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from costmodel.calibrated_conditions import differences, same_device
 from executor.job import Job
 from executor.memory import memory_bytes
 from executor.planned import planned_bytes
@@ -54,6 +55,9 @@ def report(job: Job, results: dict[str, Any], setting: Setting) -> dict[str, Any
         "environment": results["environment"],
         "hardware": setting.profile.name,
         "comparable": comparable,
+        "profile_differences": differences(
+            setting.profile, results["environment"] | {"dtype": job.options.dtype}
+        ),
         "model": job.model.to_json(),
         "dtype": job.options.dtype,
         "cp": job.cp,
@@ -66,11 +70,7 @@ def report(job: Job, results: dict[str, Any], setting: Setting) -> dict[str, Any
 
 def is_comparable(environment: dict[str, Any], setting: Setting) -> bool:
     """Tell whether times measured here may be held against the profile's."""
-    if environment["device_type"] != "cuda":
-        return False
-    # "NVIDIA H100 80GB HBM3" is the device of a profile of an "NVIDIA H100 SXM 80 GB".
-    models = [word for word in environment["device"].split() if any(c.isdigit() for c in word)]
-    return bool(models) and models[0] in setting.profile.provenance.device.split()
+    return same_device(setting.profile, environment)
 
 
 def _rank(

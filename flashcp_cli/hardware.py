@@ -1,5 +1,6 @@
 """`flashcp hardware`: what the cost model knows of a GPU, and how far its predictions are off."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,6 +20,7 @@ def hardware() -> None:
     flashcp hardware list                 the profiles that come with flashcp
     flashcp hardware show h100-sxm        its parameters, each with where it came from
     flashcp hardware validate h100-sxm    errors on measured points left out of the fit
+    flashcp hardware validate --against results.json    errors on runs of flashcp run --results
     """
 
 
@@ -39,55 +41,93 @@ def list_profiles(as_json: bool) -> None:
 
 @hardware.command()
 @click.argument("profile", metavar="NAME_OR_PATH")
+@click.option(
+    "--html",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the same as one page that works offline.",
+)
 @json_option
-def show(profile: str, as_json: bool) -> None:
+def show(profile: str, html: Path | None, as_json: bool) -> None:
     """Show a profile: parameters, attention rate over length, bandwidth over message size.
 
-    NAME_OR_PATH is a bundled profile or a profile file. Measured points stand beside the model's
-    where the profile was fitted to the bundled tables.
+    NAME_OR_PATH is a bundled profile or a profile file. Measured points stand beside the model's:
+    those of the bundled tables, or those that a calibration keeps in its profile.
     """
     from costmodel.profile_file import load_profile
-    from flashcp_cli.hardware_curves import attention_curve, collective_curves
+    from flashcp_cli.hardware_curves import attention_curve, call_points, collective_curves
 
+    if html is not None:
+        from flashcp_cli.outputs import check_outputs
+        from flashcp_cli.report.library import require_library
+
+        require_library()
+        check_outputs({"--html": html}, [profile])
     loaded = load_profile(profile)
-    attention, collectives = attention_curve(loaded), collective_curves(loaded)
+    curves = attention_curve(loaded), call_points(loaded), collective_curves(loaded)
+    if html is not None:
+        from flashcp_cli.hardware_page import save_page
+
+        save_page(loaded, *curves, html)
     if as_json:
         echo_json(
             {
                 **_summary(loaded),
-                "attention_curve": [point.to_json() for point in attention],
-                "collective_curves": [point.to_json() for point in collectives],
+                "attention_curve": [point.to_json() for point in curves[0]],
+                "attention_calls": [point.to_json() for point in curves[1]],
+                "collective_curves": [point.to_json() for point in curves[2]],
             }
         )
     else:
         from flashcp_cli.hardware_view import print_profile
 
-        print_profile(loaded, attention, collectives)
+        print_profile(loaded, *curves)
 
 
 @hardware.command()
-@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.argument("names", metavar="[NAME_OR_PATH]...", nargs=-1)
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path, dir_okay=False),
+    multiple=True,
+    metavar="RESULTS.JSON",
+    help="Results of flashcp run --results to hold predictions against; may be repeated.",
+)
 @json_option
-def validate(names: tuple[str, ...], as_json: bool) -> None:
-    """Measure errors on points left out of the fit, for the bundled profiles (or NAME alone).
+def validate(names: tuple[str, ...], against: tuple[Path, ...], as_json: bool) -> None:
+    """Measure errors on points left out of the fit, for the bundled profiles (or those named).
 
-    Everything is fitted anew without the points that it then predicts: inside the sampled range
-    and outside. Folds are fixed, so the figures are the same every time.
+    Everything is fitted anew without the points that it then predicts: a bundled profile from its
+    tables, inside the sampled range and outside; a calibrated one from the points in its file.
+    Folds are fixed, so the figures are the same every time. With --against, predictions of plans
+    are held against stored runs of them.
     """
     from costmodel.profile_file import bundled_profiles
-    from costmodel.validate import require_table
-    from costmodel.validate import validate as measure
 
-    chosen = tuple(names) or tuple(bundled_profiles())
-    for name in chosen:
-        require_table(name)
-    errors = {name: measure(name) for name in chosen}
+    if against:
+        from costmodel.validate_runs import validate_run
+
+        errors = {str(path): validate_run(path, list(names)) for path in against}
+    else:
+        chosen = tuple(names) or tuple(bundled_profiles())
+        errors = {name: _held_out(name) for name in chosen}
     if as_json:
         echo_json({"errors": [_error(name, e) for name, es in errors.items() for e in es]})
     else:
         from flashcp_cli.hardware_view import print_errors
 
         print_errors(errors)
+
+
+def _held_out(name: str) -> "list[HeldOutError]":
+    """Return the errors of a bundled profile, or of a file's points."""
+    from costmodel.calibrated_errors import held_out
+    from costmodel.profile_file import bundled_profiles, load_profile
+    from costmodel.validate import require_table, validate
+
+    if name not in bundled_profiles() and (name.endswith(".json") or Path(name).is_file()):
+        return held_out(load_profile(name))
+    require_table(name)
+    return validate(name)
 
 
 def _summary(profile: "Profile") -> dict[str, Any]:

@@ -69,6 +69,62 @@ class CollectivePoint:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class CallPoint:
+    """One measured attention call and what the model makes of it.
+
+    Attributes:
+        direction: "forward" or "backward".
+        head_dim: head size.
+        shape: "equal lengths", "mixed lengths" or "prefixes".
+        flops: causal floating-point operations; backward counts 2.5 times the forward's.
+        measured_us: measured time.
+        model_us: predicted time.
+        measured_tflops: measured rate.
+        model_tflops: predicted rate.
+    """
+
+    direction: str
+    head_dim: int
+    shape: str
+    flops: float
+    measured_us: float
+    model_us: float
+    measured_tflops: float
+    model_tflops: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the point as a JSON object."""
+        return asdict(self)
+
+
+def call_points(profile: "Profile") -> list[CallPoint]:
+    """Return every attention call that a calibration measured; none for a bundled profile."""
+    from costmodel.calibrated_points import AttentionPoint as Measured
+    from costmodel.fit_attention import predict_us
+
+    points = [point for point in profile.points if isinstance(point, Measured)]
+    predicted = predict_us(profile.attention, [point.call() for point in points])
+    found = []
+    for point, model_us in zip(points, predicted.tolist(), strict=True):
+        lens = zip(point.q_lens, point.k_lens, strict=True)
+        pairs = point.q_heads * sum(q * (2 * k - q + 1) / 2 for q, k in lens)
+        flops = 4 * point.head_dim * pairs * (2.5 if point.direction == "backward" else 1.0)
+        found.append(
+            CallPoint(
+                direction=point.direction,
+                head_dim=point.head_dim,
+                shape=point.shape,
+                flops=flops,
+                measured_us=point.us,
+                model_us=model_us,
+                measured_tflops=flops / point.us / 1e6,
+                model_tflops=flops / model_us / 1e6,
+            )
+        )
+    return sorted(found, key=lambda p: (p.direction != "forward", p.head_dim, p.flops))
+
+
 def attention_curve(profile: "Profile") -> list[AttentionPoint]:
     """Return the forward rate of one sequence over its length."""
     table = _measured(profile, "attention")
@@ -102,15 +158,19 @@ def attention_curve(profile: "Profile") -> list[AttentionPoint]:
 
 
 def collective_curves(profile: "Profile") -> list[CollectivePoint]:
-    """Return the bus bandwidth of each measured collective, in its largest group, over size."""
+    """Return the bus bandwidth of each measured collective, in its largest group, over size.
+
+    For ring steps that is what each rank sends over the time.
+    """
     table = _measured(profile, "collectives")
+    own = _own_transfers(profile)
     points = []
     for name in sorted({curve.collective for curve in profile.collectives.curves}):
         ranks = profile.collectives.measured_ranks(name)[-1]
-        for size in _SIZES:
+        for size in sorted({s for n, r, s in own if (n, r) == (name, ranks)}) or _SIZES:
             estimate = profile.collective_us(name, size, ranks, ranks_per_node=ranks)
-            moved = size * (ranks - 1) / ranks
-            measured = None
+            moved = size if name == "send_recv" else size * (ranks - 1) / ranks
+            measured = own.get((name, ranks, size))
             if table is not None:
                 rows = (table["collective"] == name) & (table["num_gpus"] == ranks)
                 measured = _median(table.loc[rows & (table["bytes"] == size), "us"])
@@ -127,6 +187,19 @@ def collective_curves(profile: "Profile") -> list[CollectivePoint]:
                 )
             )
     return points
+
+
+def _own_transfers(profile: "Profile") -> dict[tuple[str, int, int], float]:
+    """Return the times of a calibration's even exchanges within a node."""
+    from costmodel.calibrated_points import TransferPoint
+
+    return {
+        (point.collective, point.ranks, point.total_bytes): point.us
+        for point in profile.points
+        if isinstance(point, TransferPoint)
+        and point.parts == "even"
+        and point.ranks == point.ranks_per_node
+    }
 
 
 def _measured(profile: "Profile", what: str) -> "pd.DataFrame | None":

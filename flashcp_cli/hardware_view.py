@@ -1,6 +1,8 @@
 """How `flashcp hardware` looks in the terminal."""
 
+import math
 from dataclasses import dataclass
+from statistics import median
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from costmodel.figure import Figure
     from costmodel.held_out import HeldOutError
     from costmodel.profile import Profile
-    from flashcp_cli.hardware_curves import AttentionPoint, CollectivePoint
+    from flashcp_cli.hardware_curves import AttentionPoint, CallPoint, CollectivePoint
 
 _BAR_CELLS = 14
 _SOURCE_COLOURS = {
@@ -62,6 +64,7 @@ def _mean(errors: "Sequence[HeldOutError]", what: str) -> str:
 def print_profile(
     profile: "Profile",
     attention: "Sequence[AttentionPoint]",
+    calls: "Sequence[CallPoint]",
     collectives: "Sequence[CollectivePoint]",
 ) -> None:
     """Print a profile's provenance, parameters and curves."""
@@ -92,9 +95,15 @@ def print_profile(
         )
     )
     console.print(_attention(attention))
+    for kind in dict.fromkeys((call.direction, call.head_dim) for call in calls):
+        chosen = [call for call in calls if (call.direction, call.head_dim) == kind]
+        title = f"Measured calls, {kind[0]}, head size {kind[1]}: medians by their size"
+        console.print(Text(title, style="bold"))
+        console.print(_calls(chosen))
     for name in dict.fromkeys(point.collective for point in collectives):
         points = [point for point in collectives if point.collective == name]
-        title = f"{name} over {points[0].ranks} ranks, bus bandwidth over S"
+        rate = "sent" if name == "send_recv" else "bus bandwidth"
+        title = f"{name} over {points[0].ranks} ranks, {rate} over S"
         console.print(Text(title, style="bold"))
         console.print(_collective(points))
 
@@ -127,13 +136,10 @@ def print_errors(errors: "Mapping[str, Sequence[HeldOutError]]") -> None:
             console.print(table)
 
 
-def _parameters(profile: "Profile") -> Table:
-    table = _table("parameter")
-    table.add_column("value", justify="right", no_wrap=True)
-    table.add_column("source", no_wrap=True)
-    table.add_column("reference")
+def parameter_rows(profile: "Profile") -> "list[tuple[str, Figure, str]]":
+    """Return every figure of a profile with its name and unit."""
     network, copies = profile.network, profile.copies
-    rows: list[tuple[str, Figure, str]] = [
+    return [
         ("network, one GPU", network.nic_gbps, "GB/s"),
         ("network, one step", network.step_us, "us"),
         ("copies, per shard", copies.per_shard_us, "us"),
@@ -145,10 +151,17 @@ def _parameters(profile: "Profile") -> Table:
         ("dense bf16 peak", profile.peak_tflops, "TFLOP/s"),
         ("linear share of peak", profile.linear_share, ""),
     ]
-    for label, figure, unit in rows:
+
+
+def _parameters(profile: "Profile") -> Table:
+    table = _table("parameter")
+    table.add_column("value", justify="right", no_wrap=True)
+    table.add_column("source", no_wrap=True)
+    table.add_column("reference")
+    for label, figure, unit in parameter_rows(profile):
         value = f"{figure.value:g} {unit}".strip()
         table.add_row(label, value, _source(figure.source.label), figure.reference)
-    table.add_row("GPUs a node", str(network.gpus_per_node), "", "")
+    table.add_row("GPUs a node", str(profile.network.gpus_per_node), "", "")
     return table
 
 
@@ -181,12 +194,12 @@ def _curves(profile: "Profile") -> Table:
             curve.collective,
             str(curve.ranks),
             f"{curve.alpha_us:.2f}",
-            f"{curve.beta_us_per_byte * 2**20:.3f}",
+            f"{curve.beta_us_per_byte * 2**20:.4g}",
             f"{curve.gamma_us_per_root_byte * 2**10:.2f}",
             str(len(curve.sizes_bytes)),
             _bytes(curve.sizes_bytes[0]),
             _bytes(curve.sizes_bytes[-1]),
-            _source("measured"),
+            _source(profile.collectives.source.label),
         )
     return table
 
@@ -213,6 +226,22 @@ def _attention(points: "Sequence[AttentionPoint]") -> Table:
     return _curve("tokens", "TFLOP/s", rows)
 
 
+def _calls(calls: "Sequence[CallPoint]") -> Table:
+    bins: dict[int, list[CallPoint]] = {}
+    for call in calls:
+        bins.setdefault(int(math.log2(call.flops)), []).append(call)
+    rows = []
+    for power, members in sorted(bins.items()):
+        middle = [
+            median(getattr(call, name) for call in members)
+            for name in ("model_us", "model_tflops", "measured_us", "measured_tflops")
+        ]
+        unit, exponent = ("GFLOP", 30) if power >= 30 else ("MFLOP", 20)
+        label = f"{len(members)} of {2 ** (power - exponent):g} {unit}"
+        rows.append(_Row(label, middle[0], middle[1], middle[2], middle[3], ""))
+    return _curve("calls", "TFLOP/s", rows)
+
+
 def _collective(points: "Sequence[CollectivePoint]") -> Table:
     rows = [
         _Row(
@@ -234,7 +263,9 @@ def _curve(first: str, unit: str, rows: "Sequence[_Row]") -> Table:
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("█ model\n◆ measured", width=_BAR_CELLS + 1, no_wrap=True)
-    table.add_column("source", no_wrap=True)
+    told = any(row.source for row in rows)
+    if told:
+        table.add_column("source", no_wrap=True)
     most = max(max(row.model_rate, row.measured_rate or 0.0) for row in rows)
     for row in rows:
         bar = ["█"] * round(row.model_rate / most * _BAR_CELLS)
@@ -243,14 +274,24 @@ def _curve(first: str, unit: str, rows: "Sequence[_Row]") -> Table:
             bar[round(row.measured_rate / most * _BAR_CELLS)] = "◆"
         table.add_row(
             row.label,
-            f"{row.model_us:,.1f}",
-            "" if row.measured_us is None else f"{row.measured_us:,.1f}",
-            f"{row.model_rate:,.1f}",
-            "" if row.measured_rate is None else f"{row.measured_rate:,.1f}",
+            _us(row.model_us),
+            "" if row.measured_us is None else _us(row.measured_us),
+            _rate(row.model_rate),
+            "" if row.measured_rate is None else _rate(row.measured_rate),
             "".join(bar).rstrip(),
-            _source(row.source),
+            *([_source(row.source)] if told else []),
         )
     return table
+
+
+def _us(value: float) -> str:
+    """Write microseconds; of a second and more, seconds."""
+    return f"{value:,.1f}" if value < 1e6 else f"{value / 1e6:,.1f} s"
+
+
+def _rate(value: float) -> str:
+    """Write a rate so that a CPU's thousandth of a GPU's can still be read."""
+    return f"{value:,.1f}" if value >= 10 else f"{value:.2g}"
 
 
 def _table(*headings: str) -> Table:

@@ -56,6 +56,11 @@ def _heading(document: dict[str, Any]) -> list[Text]:
                 style="yellow",
             )
         )
+    else:
+        lines += [
+            Text(f"Warning: {line}; calibrate as you run: flashcp calibrate -h", style="yellow")
+            for line in document["profile_differences"]
+        ]
     return lines
 
 

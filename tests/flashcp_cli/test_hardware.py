@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,9 @@ from typing import Any
 import pytest
 
 from costmodel import load_profile
-from costmodel.profile_file import bundled_profiles, profile_text
+from costmodel.calibrated import calibrated_profile
+from costmodel.profile_file import bundled_profiles, profile_text, write_profile
+from tests.costmodel.calibration_points import all_points, conditions
 
 
 def flashcp(*arguments: str, columns: int = 80) -> subprocess.CompletedProcess[str]:
@@ -92,6 +95,94 @@ def test_show_reads_a_profile_file_and_claims_no_measured_points_for_another_pro
     assert shown["overlap_factor"]["value"] == 1.5
     curves = shown["attention_curve"] + shown["collective_curves"]
     assert all(point["measured_us"] is None for point in curves)
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("calibrated") / "mine.json"
+    made = calibrated_profile("mine", conditions(), all_points(), load_profile("h100-sxm"))
+    write_profile(made, path)
+    return path
+
+
+def test_show_draws_a_calibrations_points_over_its_fit_within_80_columns(calibrated: Path) -> None:
+    output = printed("hardware", "show", str(calibrated))
+    for words in ("Measured calls, forward, head size 128", "GFLOP", "◆", "send_recv over 2"):
+        assert words in output
+    assert max(map(len, output.splitlines())) <= 80
+    assert "…" not in output
+    shown = printed_json("hardware", "show", str(calibrated))
+    assert len(shown["attention_calls"]) == 120
+    for call in shown["attention_calls"]:
+        assert call["model_us"] == pytest.approx(call["measured_us"], rel=0.15)
+    sizes = [p for p in shown["collective_curves"] if p["collective"] == "all_gather"]
+    assert all(point["measured_us"] is not None for point in sizes)
+
+
+def test_html_is_one_page_that_needs_nothing_else(calibrated: Path, tmp_path: Path) -> None:
+    for profile in (str(calibrated), "h100-sxm"):
+        page = tmp_path / "page.html"
+        printed("hardware", "show", profile, "--html", str(page))
+        text = page.read_text()
+        assert "<svg" in text
+        assert "left out of the fit" in text
+        assert not re.search(r"(src|href)=\"(https?:)?//", text)
+        assert "<script" not in text
+        assert list(tmp_path.iterdir()) == [page]
+
+
+def test_a_page_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    missing = tmp_path / "none" / "p.html"
+    assert "is not a folder" in refused("hardware", "show", "h100-sxm", "--html", str(missing))
+
+
+def run_results(**changed: Any) -> dict[str, Any]:
+    def rank(measured: float, predicted: float) -> dict[str, Any]:
+        return {
+            "measured_us": {"forward": measured, "backward": 2 * measured, "total": 4 * measured},
+            "predicted_us": {
+                "forward": predicted,
+                "backward": 2 * predicted,
+                "total": 4 * predicted,
+            },
+        }
+
+    plan = {"measured_us": 400.0, "predicted_us": 440.0, "ranks": [rank(100, 110), rank(80, 76)]}
+    return {"hardware": "mine", "comparable": True, "plans": {"per-doc": plan}} | changed
+
+
+def test_runs_are_held_against_their_predictions(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(run_results()))
+    found = {
+        (e["what"], e["bucket"]): e
+        for e in printed_json("hardware", "validate", "--against", str(path))["errors"]
+    }
+    assert found["plans, slowest rank", "all"]["bias"] == pytest.approx(0.1)
+    assert found["ranks", "forward"]["mean"] == pytest.approx((0.1 + 0.05) / 2)
+    # Measured shares 1.111 and 0.889, predicted 1.183 and 0.817.
+    shares = found["ranks' shares of attention", "all"]
+    assert shares["worst"] == pytest.approx(0.0806, abs=2e-4)
+    path.write_text(json.dumps(run_results(comparable=False)))
+    only = printed_json("hardware", "validate", "--against", str(path))["errors"]
+    assert {e["what"] for e in only} == {"ranks' shares of attention"}
+
+
+def test_results_of_another_profile_or_of_none_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(run_results()))
+    line = refused("hardware", "validate", "h100-sxm", "--against", str(path))
+    assert "were predicted with mine, not h100-sxm; run again with --hardware h100-sxm" in line
+    path.write_text("{}")
+    assert "hardware is missing" in refused("hardware", "validate", "--against", str(path))
+    path.write_text(json.dumps(run_results(plans={})))
+    assert "plans is empty" in refused("hardware", "validate", "--against", str(path))
+
+
+def test_a_profile_without_points_has_nothing_to_validate_against(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text(profile_text(load_profile("a100-sxm")))
+    assert "no measured points" in refused("hardware", "validate", str(path))
 
 
 def test_validate_reports_errors_inside_and_outside_by_bucket() -> None:

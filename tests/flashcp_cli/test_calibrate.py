@@ -1,0 +1,117 @@
+"""`flashcp calibrate` as a user runs it, with little to measure, and what it refuses."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from costmodel import load_profile
+from costmodel.calibrated import calibrated_profile
+from flashcp_cli.calibrate_view import print_calibration
+from tests.costmodel.calibration_points import all_points, conditions
+
+TINY = """
+import sys
+from executor.calibration import request
+from executor.calibration.request import Effort
+small = Effort(attention_calls=8, head_dims=(32, 64), call_us=400.0, repeats=2,
+               transfer_bytes=(2**12, 2**16, 2**14), copy_bytes=(2**18,),
+               attention_s=3.0, transfers_s=2.0)
+request.EFFORTS = dict.fromkeys(request.EFFORTS, small)
+from flashcp_cli.main import main
+main(sys.argv[1:])
+"""
+
+
+def calibrate(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", TINY, "calibrate", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"COLUMNS": "80"} | environment,
+    )
+
+
+def refused(*arguments, status=2, **environment):
+    result = calibrate(*arguments, **environment)
+    assert (result.returncode, result.stdout) == (status, ""), result.stderr
+    assert result.stderr.count("\n") == 1
+    return result.stderr
+
+
+def test_a_calibration_writes_a_profile_that_plans_are_predicted_with(tmp_path):
+    out = tmp_path / "mine.json"
+    result = calibrate("--out", out, "--json", "--device", "cpu")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    document = json.loads(result.stdout)
+    profile = load_profile(out)
+    assert document["points"] == len(profile.points) > 50
+    assert document["held_out"] == [error.to_json() for error in profile.provenance.held_out]
+    assert profile.name == "mine"
+    assert profile.provenance.date == document["date"]
+    assert list(tmp_path.iterdir()) == [out]
+    code = "import sys; from flashcp_cli.main import main; main(sys.argv[1:])"
+    planned = subprocess.run(
+        [sys.executable, "-c", code, "plan", "code", "--packs", "1", "--context", "2k", "--cp",
+         "2", "--hardware", str(out), "--json"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert planned.returncode == 0, planned.stderr
+    shown = subprocess.run(
+        [sys.executable, "-c", code, "hardware", "validate", str(out), "--json"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    again = [
+        {k: v for k, v in error.items() if k != "profile"}
+        for error in json.loads(shown.stdout)["errors"]
+    ]
+    assert again == document["held_out"]
+
+
+def test_what_is_printed_says_how_far_to_trust_the_profile(capsys, tmp_path):
+    made = calibrated_profile("laptop", conditions(), all_points(), load_profile("h100-sxm"))
+    print_calibration(
+        made, tmp_path / "x.json", noisy={"exchange": 0.4}, weak=["weak: here"], resumed=7
+    )
+    output = capsys.readouterr().out
+    for words in ("laptop: Test Processor", "7 of them before", "left out of the fit", "bias",
+                  "noisy: repeats of 40% of the exchange", "weak: here", "--hardware"):  # fmt: skip
+        assert words in output
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_no_gpu_where_one_was_asked_for_is_one_line(tmp_path):
+    line = refused("--device", "cuda", "--out", tmp_path / "p.json")
+    assert "torch sees no GPU here; take --device cpu" in line
+
+
+def test_outputs_that_cannot_be_written_are_refused_before_anything_is_measured(tmp_path):
+    assert "is not a folder" in refused("--out", tmp_path / "none" / "p.json", "--device", "cpu")
+    line = refused("--out", "/proc/p.json", "--device", "cpu", status=1)
+    assert "/proc/p.json.partial" in line
+
+
+def test_a_group_that_does_not_form_is_one_line(tmp_path):
+    group = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29986"}
+    line = refused(
+        "--out", tmp_path / "p.json", "--device", "cpu", "--timeout", "2", status=1, **group
+    )
+    assert "the group of 2 did not form within 2 s" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_imports_no_torch():
+    code = (
+        "import sys; from flashcp_cli.calibrate import calibrate;"
+        "calibrate(['--help'], standalone_mode=False);"
+        "print(sorted({'numpy', 'numba', 'rich', 'torch'} & set(sys.modules)))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip().endswith("[]")
