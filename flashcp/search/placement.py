@@ -24,7 +24,7 @@ from traces.hashing import hashes
 if TYPE_CHECKING:
     from flashcp.strategies._shards import Rows
 
-STEPS_A_RANK = 1200  # of one unit of effort
+STEPS_A_RANK = 1000  # of one unit of effort, up to 8 ranks
 _SEED = 20261124
 _DRAWS = 1 << 16
 _ANNEALED_CUTS_A_RANK = 8  # most pieces that annealing adds, a rank
@@ -47,7 +47,8 @@ def find_placement(lengths: NDArray[np.int32], cp: int, weights: Floats, effort:
         lengths: tokens of each packed document, [documents].
         cp: CP degree.
         weights: from `flashcp.search.weights.search_weights`.
-        effort: budget in units of STEPS_A_RANK steps a rank; 0 only seeds and repairs.
+        effort: budget in units of STEPS_A_RANK steps a rank, fewer beyond 8 ranks; 0 only seeds
+            and repairs.
 
     Returns:
         Canonical shards, int32 [shards, 4]: rank, document, start, stop. The same placement, but
@@ -62,12 +63,17 @@ def find_placement(lengths: NDArray[np.int32], cp: int, weights: Floats, effort:
         weights.copy(),
         _draws(),
         _grid(int(lengths.sum(dtype=np.int64)) // cp),
-        int(effort * STEPS_A_RANK * cp),
+        _steps(effort, cp),
         _STAGES,
         others[np.lexsort((others[:, 2], others[:, 1]))].astype(np.int64),
     )
     rows[:, 1] = order[rows[:, 1]]
     return rows[np.lexsort((rows[:, 2], rows[:, 1], rows[:, 0]))]
+
+
+def _steps(effort: float, cp: int) -> int:
+    """Return the budget; with many ranks a step takes longer, and there are fewer a rank."""
+    return int(effort * STEPS_A_RANK * cp / np.sqrt(max(cp / 8, 1.0)))
 
 
 @cache
