@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from costmodel import attention_kernel as kernel
+from costmodel.attention import DIRECTIONS
 from flashcp.errors import PlanError
 from flashcp.exchange import Exchange
 from flashcp.plans import Plan
@@ -61,7 +63,7 @@ def auto_plan(
     for rule in STRATEGIES.values():
         if rule.exchange is Exchange.RING:
             found.extend(_ring(rule, checked, cp, setting, min(o.total_us for o in found)))
-        else:
+        elif _fewest_us(rule, checked, cp, setting) <= min(o.total_us for o in found):
             found.extend(options(rule.shards(checked, cp), checked, cp, setting))
     limit = _TOLERANCE * min(option.total_us for option in found)
     best = min(
@@ -69,6 +71,24 @@ def auto_plan(
         key=lambda option: (option.moved_tokens, option.total_us),
     )
     return _plan(checked, cp, best, AUTO)
+
+
+def _fewest_us(
+    rule: "Strategy", lengths: "NDArray[np.int32]", cp: int, setting: "Setting"
+) -> float:
+    """Return a time that a strategy's plan is not below, before its shards are made.
+
+    Per-Doc makes up to 2N shards a document, each at least a tile for every head that walks keys:
+    on thousands of short documents that alone rules it out, and making them would take longest.
+    """
+    if rule.name != "per-doc":
+        return 0.0
+    shards = float(np.minimum(lengths, 2 * cp).sum() - 1) / 2 / cp  # touching ones are joined
+    tiles = 0.0
+    for direction in DIRECTIONS:
+        p = setting.attention_parameters(direction)
+        tiles += float(p[kernel.QUERY_TILE_US] * p[kernel.HEADS] / p[kernel.SMS])
+    return shards * tiles
 
 
 def _ring(
