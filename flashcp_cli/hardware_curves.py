@@ -137,6 +137,8 @@ def attention_curve(profile: "Profile") -> list[AttentionPoint]:
             kv_heads=KV_HEADS,
             head_dim=HEAD_DIM,
             direction="forward",
+            # The bundled tables' calls contain a KV-cache write; a calibration's do not.
+            cache_write=not profile.points,
         )
         flops = 4 * Q_HEADS * HEAD_DIM * tokens * (tokens + 1) / 2
         measured = None

@@ -201,6 +201,21 @@ def test_an_interrupted_calibration_measures_only_what_is_missing(calibrated, tm
     assert time.monotonic() - began < 30
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_one_gpu_measures_itself_and_takes_collectives_over(tmp_path):
+    effort = replace(TINY, head_dims=(64, 128), call_us=2000.0, attention_s=20.0)
+    asked = request(tmp_path, device="cuda", ranks=1, dtype="bfloat16", effort=effort)
+    results = calibrate(asked, lambda _: None)
+    conditions = Conditions(**results["conditions"])
+    points = read_points(asked.store)[1]
+    assert {p.kind for p in points} == {"attention", "copy", "launch", "matmul"}
+    assert conditions.nccl is not None
+    base = base_for(conditions.device)
+    profile = calibrated_profile("gpu", conditions, points, base)
+    assert profile.collectives.curves == base.collectives.curves
+
+
 def test_a_group_that_does_not_form_is_one_line_in_time(tmp_path):
     code = (
         "import sys; from pathlib import Path;"
