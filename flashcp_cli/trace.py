@@ -10,6 +10,9 @@ from flashcp_cli.options import echo_json, json_option
 from flashcp_cli.trace_options import TraceSource, trace_options
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
     from traces import Statistics, Trace
 
 
@@ -30,9 +33,7 @@ def trace() -> None:
 _seed_option = click.option(
     "--seed",
     type=int,
-    default=0,
-    show_default=True,
-    help="Draws a generator's lengths and a mixture's documents.",
+    help="Draws a generator's lengths and a mixture's documents; 0 otherwise.",
 )
 
 
@@ -40,14 +41,14 @@ _seed_option = click.option(
 @trace_options
 @_seed_option
 @json_option
-def show(source: TraceSource, seed: int, as_json: bool) -> None:
+def show(source: TraceSource, seed: int | None, as_json: bool) -> None:
     """Show how long TRACE's documents are, and which hold its tokens and attention work.
 
     Work is query-key pairs under a causal mask, of documents left whole.
     """
     from traces import describe
 
-    loaded = source.load(seed=seed)
+    loaded = _load(source, seed)
     statistics = describe(loaded)
     if as_json:
         echo_json(_document(loaded) | asdict(statistics))
@@ -65,7 +66,7 @@ def show(source: TraceSource, seed: int, as_json: bool) -> None:
 )
 @_seed_option
 @json_option
-def make(source: TraceSource, out: Path, seed: int, as_json: bool) -> None:
+def make(source: TraceSource, out: Path, seed: int | None, as_json: bool) -> None:
     """Write TRACE (a generator, a mixture or a file of another format) as a Parquet trace.
 
     \b
@@ -74,13 +75,31 @@ def make(source: TraceSource, out: Path, seed: int, as_json: bool) -> None:
     """  # noqa: D301 - \b tells click to keep the lines
     from traces import save
 
-    made = source.load(seed=seed)
+    _refuse_own_input(source, out)
+    made = _load(source, seed)
     save(made, out)
     if as_json:
         echo_json(_document(made) | {"out": str(out)})
     else:
         note = f" ({made.note})" if made.note else ""
         click.echo(f"{out}: {made.documents:,} documents, {made.tokens:,} tokens{note}")
+
+
+def _load(source: TraceSource, seed: int | None) -> "Trace":
+    from traces.sources import options_for
+
+    options_for(source.name, {"seed": seed})
+    return source.load(seed=seed or 0)
+
+
+def _refuse_own_input(source: TraceSource, out: Path) -> None:
+    from traces.sources import resolve
+
+    for path in resolve(source.name).files:
+        if path.exists() and out.exists() and path.samefile(out):
+            raise click.BadParameter(
+                f"{out} is what TRACE is read from; name another file", param_hint="--out"
+            )
 
 
 def _document(loaded: "Trace") -> dict[str, Any]:
@@ -102,9 +121,9 @@ def _print(loaded: "Trace", statistics: "Statistics") -> None:
     console = Console(highlight=False)
     mean = f"{statistics.mean:,.0f} on average"
     title = f"{loaded.name}: {loaded.documents:,} documents, {loaded.tokens:,} tokens, {mean}"
-    console.print(Text(title, style="bold"))
+    console.print(Text(title, style="bold"), soft_wrap=True)
     if loaded.note:
-        console.print(Text(loaded.note, style="yellow"))
+        console.print(Text(loaded.note, style="yellow"), soft_wrap=True)
 
     quantiles = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     shares = {f"{share:.1%}".replace(".0%", "%"): v for share, v in statistics.quantiles.items()}
@@ -112,7 +131,7 @@ def _print(loaded: "Trace", statistics: "Statistics") -> None:
     for heading in columns:
         quantiles.add_column(heading, justify="right")
     quantiles.add_row(*(f"{value:,}" for value in columns.values()))
-    console.print(quantiles)
+    _print_whole(console, quantiles)
 
     buckets = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     buckets.add_column("length up to", justify="right", no_wrap=True)
@@ -124,7 +143,16 @@ def _print(loaded: "Trace", statistics: "Statistics") -> None:
         for share in (bucket.document_share, bucket.token_share, bucket.work_share):
             cells += [f"{share:.2%}", _bar(share)]
         buckets.add_row(*cells)
-    console.print(buckets)
+    _print_whole(console, buckets)
+
+
+def _print_whole(console: "Console", table: "Table") -> None:
+    """Print a table as wide as it is: a narrow terminal wraps its lines, no number is cut."""
+    from rich.measure import Measurement
+
+    unbounded = console.options.update(max_width=1000)
+    console.width = max(console.width, Measurement.get(console, unbounded, table).maximum)
+    console.print(table)
 
 
 _SHARES = (("documents", "cyan"), ("tokens", "green"), ("work", "magenta"))

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from traces import Trace
 
 
+_MOST_DOCUMENTS = 1 << 27  # generators.MAX_DOCUMENTS, whose module takes too long to import for -h
+
+
 @dataclass(frozen=True, kw_only=True)
 class TraceSource:
     """What the user said of a trace; `load` gets it.
@@ -24,6 +27,7 @@ class TraceSource:
         tokenizer: `--tokenizer`, the path of a tokenizer.json.
         bytes_per_token: `--bytes-per-token`.
         documents: `--documents`, for generators.
+        beside: the command's other TRACEs, which the same options were given for.
     """
 
     name: str
@@ -32,26 +36,30 @@ class TraceSource:
     tokenizer: str | None
     bytes_per_token: float | None
     documents: int | None
+    beside: tuple[str, ...] = ()
 
     def load(self, *, seed: int = 0) -> "Trace":
         """Load the trace.
 
         Raises:
-            traces.TraceError: there is no such trace, or it is wrong.
+            traces.TraceError: there is no such trace, it is wrong, or an option is for none of
+                the TRACEs given.
         """
         from traces import load
-        from traces.generators import DOCUMENTS
+        from traces.sources import options_for
         from traces.tokenizers import load_tokenizer
 
-        return load(
-            self.name,
-            format=self.format,
-            column=self.column,
-            tokenizer=load_tokenizer(self.tokenizer) if self.tokenizer else None,
-            bytes_per_token=self.bytes_per_token,
-            documents=self.documents or DOCUMENTS,
-            seed=seed,
-        )
+        given = {
+            "format": self.format,
+            "column": self.column,
+            "tokenizer": self.tokenizer,
+            "bytes_per_token": self.bytes_per_token,
+            "documents": self.documents,
+        }
+        options: dict[str, Any] = options_for(self.name, given, beside=self.beside)
+        if "tokenizer" in options:
+            options["tokenizer"] = load_tokenizer(options["tokenizer"])
+        return load(self.name, **options, seed=seed)
 
 
 def trace_options(function: Callable[..., None]) -> Callable[..., None]:
@@ -75,7 +83,7 @@ def traces_options(function: Callable[..., None]) -> Callable[..., None]:
     def command(
         *arguments: Any, traces: tuple[str, ...], reading: dict[str, Any], **rest: Any
     ) -> None:
-        sources = [TraceSource(name=name, **reading) for name in traces]
+        sources = [TraceSource(name=name, **reading, beside=traces) for name in traces]
         function(*arguments, sources=sources, **rest)
 
     return command
@@ -108,8 +116,8 @@ def _reading_options(function: Callable[..., None]) -> Callable[..., None]:
     )
     @click.option(
         "--documents",
-        type=Size(),
-        help="How many documents a generator makes (100,000 otherwise).",
+        type=Size(most=_MOST_DOCUMENTS),
+        help="How many documents a generator makes, 128m at most (100,000 otherwise).",
     )
     @functools.wraps(function)
     def command(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from traces.errors import TraceError, quoted, suggestion
+from traces.errors import TraceError, quoted, shortened, suggestion
 
 TextLength = Callable[[str], int]
 """From a document's text to its tokens."""
@@ -50,7 +50,9 @@ def choose_column(names: Sequence[str], column: str | None, source: str) -> str:
     if column is not None:
         if column not in names:
             near = suggestion(column, names)
-            raise TraceError(f"{source}: no column {column!r}{near} (there are {quoted(names)})")
+            raise TraceError(
+                f"{source}: no column {shortened(column)!r}{near} (there are {quoted(names)})"
+            )
         return _once(names, column, source)
     if len(names) == 1:
         return names[0]

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class TraceError(ValueError):
@@ -18,8 +19,26 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {nearest[0]!r}?" if nearest else ""
 
 
+def shortened(value: object, limit: int = 40) -> str:
+    """Return `value` as a message shows it: at most `limit` characters, then an ellipsis."""
+    text = str(value)
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def check_name(path: Path) -> None:
+    """Refuse a file whose name is not UTF-8: pyarrow could not open it.
+
+    Raises:
+        TraceError: it is not.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise TraceError(f"{str(path)!r} is not a name in UTF-8; rename the file") from error
+
+
 def quoted(names: Iterable[str], limit: int = 20) -> str:
-    """Return names joined by commas, cut after `limit` of them."""
-    names = [str(name) for name in names]
+    """Return names joined by commas, each shortened, cut after `limit` of them."""
+    names = [shortened(name) for name in names]
     shown = ", ".join(names[:limit])
     return shown if len(names) <= limit else f"{shown}, ... ({len(names)} in all)"

@@ -7,7 +7,7 @@ magic number is refused, for such a file is damaged or misnamed.
 
 from pathlib import Path
 
-from traces.errors import TraceError, quoted, suggestion
+from traces.errors import TraceError, quoted, shortened, suggestion
 from traces.readers import FORMATS
 from traces.readers.compression import DAMAGE, open_plain
 
@@ -43,6 +43,18 @@ _REFUSED_MAGIC = {
 _TEXT = ("csv", "tsv", "jsonl")
 
 
+def check_format(format: str | None) -> None:  # noqa: A002 - the public option's name
+    """Refuse the name of a format that there is not.
+
+    Raises:
+        TraceError: names the nearest one there is.
+    """
+    if format is not None and format not in FORMATS:
+        known = f"(there are {quoted(FORMATS)})"
+        near = suggestion(format, FORMATS)
+        raise TraceError(f"unknown format {shortened(format)!r}{near} {known}")
+
+
 def detect_format(path: Path, format: str | None) -> str:  # noqa: A002 - the public option's name
     """Return the format to read `path` as.
 
@@ -53,9 +65,7 @@ def detect_format(path: Path, format: str | None) -> str:  # noqa: A002 - the pu
     Raises:
         TraceError: the format is unknown or cannot be told, or the file is empty.
     """
-    if format is not None and format not in FORMATS:
-        known = f"(there are {quoted(FORMATS)})"
-        raise TraceError(f"unknown format {format!r}{suggestion(format, FORMATS)} {known}")
+    check_format(format)
     if path.stat().st_size == 0:
         raise TraceError(f"{path} is empty (0 bytes); write or fetch it anew")
     if format is not None:

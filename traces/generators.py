@@ -3,20 +3,22 @@
 Published ones are histograms in traces/distributions, each with its provenance; a length is drawn
 by its bin's share and uniformly within the bin, (low, high]. Every draw is the inverse of the
 distribution function at a hash of (seed, index): the same trace on every machine and for ever, and
-a longer trace of the same seed begins with the shorter one.
+a longer trace of the same seed begins with the shorter one. Lengths are drawn a slice at a time, so
+that a trace takes no more memory than its 4 bytes a document.
 """
 
 import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from traces.errors import TraceError, quoted, suggestion
+from traces.errors import TraceError, quoted, shortened, suggestion
 from traces.exact_math import exp, normal_quantiles
 from traces.hashing import uniforms
 from traces.trace import Trace
@@ -24,6 +26,10 @@ from traces.validation import MAX_LENGTH_TOKENS
 
 DOCUMENTS = 100_000
 """How many documents are generated where nobody says."""
+MAX_DOCUMENTS = 1 << 27
+"""The most documents of a generated trace: 512 MiB of lengths."""
+
+_SLICE = 1 << 20
 
 Draw = Callable[..., NDArray[np.int64]]
 
@@ -34,7 +40,8 @@ class Generator:
 
     Attributes:
         about: one line on what it is.
-        draw: from uniforms [documents] and the parameters to lengths [documents].
+        draw: from uniforms [documents], the first one's index in the trace and the parameters to
+            lengths [documents].
         defaults: parameter name to default; a size in tokens is an int, any other a float.
         source: where a published distribution comes from.
     """
@@ -52,7 +59,7 @@ def published(name: str) -> dict[str, Any]:
     return table
 
 
-def _histogram(u: NDArray[np.float64], *, table: str) -> NDArray[np.int64]:
+def _histogram(u: NDArray[np.float64], _first: int, *, table: str) -> NDArray[np.int64]:
     held = published(table)
     edges = np.array(held["edges"], dtype=np.float64)
     cumulative = np.concatenate([[0.0], np.cumsum(held["documents"])])
@@ -66,32 +73,33 @@ def _histogram(u: NDArray[np.float64], *, table: str) -> NDArray[np.int64]:
 
 
 def _lognormal(
-    u: NDArray[np.float64], *, median: int, sigma: float, longest: int
+    u: NDArray[np.float64], _first: int, *, median: int, sigma: float, longest: int
 ) -> NDArray[np.int64]:
     lengths = median * exp(np.minimum(sigma * normal_quantiles(u), 50.0))
     return np.clip(np.rint(lengths), 1, longest).astype(np.int64)
 
 
-def _fixed(u: NDArray[np.float64], *, length: int) -> NDArray[np.int64]:
+def _fixed(u: NDArray[np.float64], _first: int, *, length: int) -> NDArray[np.int64]:
     return np.full(u.size, length, dtype=np.int64)
 
 
 def _one_long_many_short(
-    u: NDArray[np.float64], *, long: int, short: int, many: int
+    u: NDArray[np.float64], first: int, *, long: int, short: int, many: int
 ) -> NDArray[np.int64]:
-    return np.where(np.arange(u.size) % (many + 1) == 0, long, short).astype(np.int64)
+    index = np.arange(first, first + u.size)
+    return np.where(index % (many + 1) == 0, long, short).astype(np.int64)
 
 
 GENERATORS: dict[str, Generator] = {
     "wlb-llm": Generator(
         about="WLB-LLM's published histogram: 97% below 6,250 tokens, a flat tail up to 125,000",
-        draw=lambda u: _histogram(u, table="wlb-llm"),
+        draw=partial(_histogram, table="wlb-llm"),
         defaults={},
         source="traces/distributions/wlb-llm.json",
     ),
     "magi-attention": Generator(
         about="MagiAttention's benchmark histogram: median about 565 tokens, up to 196,608",
-        draw=lambda u: _histogram(u, table="magi-attention"),
+        draw=partial(_histogram, table="magi-attention"),
         defaults={},
         source="traces/distributions/magi-attention.json",
     ),
@@ -121,7 +129,7 @@ def generate(name: str, *, documents: int = DOCUMENTS, seed: int = 0, **paramete
 
     Args:
         name: a generator's name.
-        documents: how many documents.
+        documents: how many documents, `MAX_DOCUMENTS` at most.
         seed: any whole number; lengths are drawn at hashes of (seed, index).
         **parameters: the generator's own, such as `median=600, sigma=1.5`.
 
@@ -131,22 +139,28 @@ def generate(name: str, *, documents: int = DOCUMENTS, seed: int = 0, **paramete
     if name not in GENERATORS:
         known = f"(there are {quoted(GENERATORS)})"
         raise TraceError(f"unknown generator {name!r}{suggestion(name, GENERATORS)} {known}")
-    if not 1 <= documents <= MAX_LENGTH_TOKENS:
-        raise TraceError(f"documents {documents} is not between 1 and {MAX_LENGTH_TOKENS}")
+    if not 1 <= documents <= MAX_DOCUMENTS:
+        raise TraceError(
+            f"documents {shortened(documents)} is not between 1 and {MAX_DOCUMENTS}, the most that "
+            "a generator makes"
+        )
     generator = GENERATORS[name]
     values = dict(generator.defaults)
     for key, value in parameters.items():
         if key not in values:
             known = f"it takes {quoted(values)}" if values else "it takes none"
             raise TraceError(
-                f"{name}: unknown parameter {key!r}{suggestion(key, values)} ({known})"
+                f"{name}: unknown parameter {shortened(key)!r}{suggestion(key, values)} ({known})"
             )
         values[key] = _checked(name, key, value, whole=isinstance(generator.defaults[key], int))
     given = ",".join(f"{key}={values[key]}" for key in parameters)
-    lengths = generator.draw(uniforms(seed, documents, stream=1), **values)
-    lengths32 = lengths.astype(np.int32)
-    lengths32.flags.writeable = False
-    return Trace(f"{name}:{given}" if given else name, lengths32)
+    lengths = np.empty(documents, dtype=np.int32)
+    for first in range(0, documents, _SLICE):
+        part = lengths[first : first + _SLICE]
+        u = uniforms(seed, part.size, stream=1, start=first)
+        part[:] = generator.draw(u, first, **values)
+    lengths.flags.writeable = False
+    return Trace(f"{name}:{given}" if given else name, lengths)
 
 
 def _checked(name: str, key: str, value: float, *, whole: bool) -> int | float:
@@ -177,10 +191,13 @@ def generate_from_spec(spec: str, *, documents: int = DOCUMENTS, seed: int = 0) 
         key, equals, value = word.partition("=")
         if not equals:
             if index or not defaults:
-                raise TraceError(f"{spec}: cannot read {word!r}; write {name}:key=value,key=value")
+                raise TraceError(
+                    f"{shortened(spec)}: cannot read {shortened(word)!r}; write "
+                    f"{name}:key=value,key=value"
+                )
             key, value = next(iter(defaults)), word
         if key in parameters:
-            raise TraceError(f"{spec}: {key} is given twice")
+            raise TraceError(f"{shortened(spec)}: {shortened(key)} is given twice")
         parameters[key] = _number(spec, key, value)
     return generate(name, documents=documents, seed=seed, **parameters)
 
@@ -188,5 +205,8 @@ def generate_from_spec(spec: str, *, documents: int = DOCUMENTS, seed: int = 0) 
 def _number(spec: str, key: str, written: str) -> float:
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([kmKM]?)", written.strip())
     if not match:
-        raise TraceError(f"{spec}: {key} {written!r} is not a number such as 600, 1.5 or 64k")
+        raise TraceError(
+            f"{shortened(spec)}: {shortened(key)} {shortened(written)!r} is not a number such as "
+            "600, 1.5 or 64k"
+        )
     return float(match[1]) * {"": 1, "k": 1024, "m": 1024**2}[match[2].lower()]

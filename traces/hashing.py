@@ -45,9 +45,12 @@ def hashes(seed: int, count: int, *, stream: int = 0, start: int = 0) -> NDArray
     return _mix(states)
 
 
-def uniforms(seed: int, count: int, *, stream: int = 0) -> NDArray[np.float64]:
-    """Return [count] float64 in the open interval (0, 1): 52 bits of each hash and a half."""
-    bits = hashes(seed, count, stream=stream) >> np.uint64(12)
+def uniforms(seed: int, count: int, *, stream: int = 0, start: int = 0) -> NDArray[np.float64]:
+    """Return [count] float64 in the open interval (0, 1): 52 bits of each hash and a half.
+
+    The arguments are those of `hashes`.
+    """
+    bits = hashes(seed, count, stream=stream, start=start) >> np.uint64(12)
     return (bits.astype(np.float64) + 0.5) * 2.0**-52
 
 

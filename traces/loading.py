@@ -1,19 +1,19 @@
 """Gets a trace from whatever names one: a file, a bundled trace, a generator or a mixture.
 
-A bundled trace's or generator's bare name means that, even if a file is called the same (write
-./code for the file). Then comes a file of that name; then what is written like a generator with
-parameters (`lognormal:median=600,sigma=1.5`) or a mixture (`code=0.7,papers=0.3`).
+What a name means is told in `traces.sources`; here it is read, drawn or mixed.
 """
 
+import errno
 from pathlib import Path
 
-from traces.bundled import BUNDLED, load_bundled
-from traces.errors import TraceError, quoted, suggestion
+from traces.bundled import load_bundled
+from traces.errors import TraceError, check_name, shortened
 from traces.formats import detect_format
-from traces.generators import DOCUMENTS, GENERATORS, generate_from_spec
-from traces.mixing import mix, parse_mixture
+from traces.generators import DOCUMENTS, generate_from_spec
+from traces.mixing import mix
 from traces.readers import ReadOptions, read
-from traces.tokenizers import EstimatedLength, Tokenizer, text_length
+from traces.sources import Source, options_for, resolve
+from traces.tokenizers import TextCounter, Tokenizer
 from traces.trace import Trace
 
 
@@ -24,7 +24,7 @@ def load(
     column: str | None = None,
     tokenizer: Tokenizer | None = None,
     bytes_per_token: float | None = None,
-    documents: int = DOCUMENTS,
+    documents: int | None = None,
     seed: int = 0,
 ) -> Trace:
     """Load a trace.
@@ -37,84 +37,89 @@ def load(
         tokenizer: from a text to its tokens, for a column of text.
         bytes_per_token: estimates a text's tokens from its UTF-8 bytes instead; the trace's note
             says so.
-        documents: how many documents a generator makes.
+        documents: how many documents a generator makes; None makes 100,000.
         seed: draws generated lengths, and the documents of a mixture.
 
     Raises:
-        TraceError: nothing of that name is there, or it is not a trace.
+        TraceError: nothing of that name is there, it is not a trace, or it has no use for one of
+            the options given.
     """
-    if isinstance(source, str):
-        if source in BUNDLED:
-            return load_bundled(source)
-        if source in GENERATORS:
-            return generate_from_spec(source, documents=documents, seed=seed)
-    if Path(source).exists() or isinstance(source, Path):
-        return _load_file(
-            Path(source),
-            format=format,
-            column=column,
-            tokenizer=tokenizer,
-            bytes_per_token=bytes_per_token,
+    given = {
+        "format": format,
+        "column": column,
+        "tokenizer": tokenizer,
+        "bytes_per_token": bytes_per_token,
+        "documents": documents,
+    }
+    options_for(source, given)
+    counter = TextCounter(tokenizer, bytes_per_token)
+    loader = _Loader(format, column, counter, DOCUMENTS if documents is None else documents, seed)
+    found = resolve(source)
+    trace = loader.load(found)
+    if counter.given and not counter.texts:
+        raise TraceError(
+            f"{found.shown} holds lengths or token ids, and no text was counted: name "
+            f"the text's column with --column, or leave {counter.flag} out"
         )
-    parts = parse_mixture(source)
-    if parts:
-        loaded = [
-            load(
-                name,
-                column=column,
-                tokenizer=tokenizer,
-                bytes_per_token=bytes_per_token,
-                documents=documents,
-                seed=seed,
+    return trace
+
+
+class _Loader:
+    """Loads sources with the same options."""
+
+    def __init__(
+        self,
+        format: str | None,  # noqa: A002
+        column: str | None,
+        counter: TextCounter,
+        documents: int,
+        seed: int,
+    ) -> None:
+        self._format = format
+        self._column = column
+        self._counter = counter
+        self._documents = documents
+        self._seed = seed
+
+    def load(self, source: Source) -> Trace:
+        """Load one source."""
+        name = source.name
+        if source.kind == "a file":
+            return self._load_file(Path(name))
+        if source.kind == "a bundled trace":
+            return load_bundled(str(name))
+        if source.kind == "a generator":
+            return generate_from_spec(str(name), documents=self._documents, seed=self._seed)
+        loaded = [self.load(part) for part, _ in source.parts]
+        return mix(loaded, [weight for _, weight in source.parts], seed=self._seed)
+
+    def _load_file(self, path: Path) -> Trace:
+        check_name(path)
+        texts_before = self._counter.texts
+        try:
+            if not path.is_file():
+                kind = "a folder; name a file in it" if path.is_dir() else "not there; check it"
+                raise TraceError(f"{path} is {kind}")
+            path.open("rb").close()  # whether it may be read at all is told here
+            chosen = detect_format(path, self._format)
+            options = ReadOptions(
+                format=chosen,
+                column=self._column,
+                text_length=self._counter if self._counter.given else None,
             )
-            for name, _ in parts
-        ]
-        return mix(loaded, [weight for _, weight in parts], seed=seed)
-    if source.partition(":")[0] in GENERATORS:
-        return generate_from_spec(source, documents=documents, seed=seed)
-    raise _unknown(source)
-
-
-def _load_file(
-    path: Path,
-    *,
-    format: str | None,  # noqa: A002
-    column: str | None,
-    tokenizer: Tokenizer | None,
-    bytes_per_token: float | None,
-) -> Trace:
-    counted = text_length(tokenizer, bytes_per_token)
-    try:
-        if not path.is_file():
-            kind = "a folder; name a file in it" if path.is_dir() else "not there; check the path"
-            raise TraceError(f"{path} is {kind}")
-        path.open("rb").close()  # whether it may be read at all is told here
-        chosen = detect_format(path, format)
-        lengths = read(path, ReadOptions(format=chosen, column=column, text_length=counted))
-        saved = _saved_note(path) if chosen == "parquet" else ""
-    except OSError as error:
-        raise TraceError(f"{path} cannot be read: {error.strerror or error}") from error
-    if lengths.size == 0:
-        raise TraceError(f"{path} has no documents; give a file with at least one row")
-    lengths.flags.writeable = False
-    note = counted.note if isinstance(counted, EstimatedLength) else ""
-    return Trace(path.name, lengths, note or saved)
+            lengths = read(path, options)
+            saved = _saved_note(path) if chosen == "parquet" else ""
+        except OSError as error:
+            shown = shortened(path, 60) if error.errno == errno.ENAMETOOLONG else path
+            raise TraceError(f"{shown} cannot be read: {error.strerror or error}") from error
+        if lengths.size == 0:
+            raise TraceError(f"{path} has no documents; give a file with at least one row")
+        lengths.flags.writeable = False
+        note = self._counter.note if self._counter.texts > texts_before else saved
+        return Trace(path.name, lengths, note)
 
 
 def _saved_note(path: Path) -> str:
     from traces.readers.parquet import saved_note  # noqa: PLC0415 - pyarrow, not always needed
 
     return saved_note(path)
-
-
-def _unknown(source: str) -> TraceError:
-    names = (*BUNDLED, *GENERATORS)
-    if "=" in source and ":" not in source:
-        return TraceError(
-            f"no file {source!r}, and no mixture either; write one as code=0.7,papers=0.3"
-        )
-    near = suggestion(source.partition(":")[0], names)
-    return TraceError(
-        f"no file {source!r}, and no bundled trace or generator of that name{near} (there are "
-        f"{quoted(names)})"
-    )

@@ -7,21 +7,29 @@ that has too few tokens is taken several times over, each time in another order.
 are then put in hashed order themselves, so that every stretch of the mixture is mixed alike.
 """
 
+import math
 import re
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from traces.errors import TraceError
+from traces.errors import TraceError, shortened
 from traces.hashing import shuffled_rows
 from traces.trace import Trace
+
+_LEAST_SHARE = 1e-15  # below it a share is lost in the rounding of the others
 
 _COMPONENT = re.compile(
     r"""(?P<source>[^,:=]+
         (?: : (?:[A-Za-z_]+=[^,=]+ | [0-9][^,=]*) (?: ,[A-Za-z_]+=[^,=]+ )* )? )
         = (?P<weight>[^,=]*) (?:,|$)""",
     re.VERBOSE,
+)
+
+# What Python's float reads, but for digits in groups ("1_000") or of other scripts.
+_WEIGHT = re.compile(
+    r"[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|nan|inf(inity)?)", re.IGNORECASE | re.ASCII
 )
 
 
@@ -37,14 +45,18 @@ def mix(
         seed: chooses and orders the documents.
 
     Raises:
-        TraceError: a weight is not positive, or there are not as many as traces.
+        TraceError: a weight is not positive, or nothing beside the others, or there are not as many
+            as traces.
     """
     if len(traces) != len(weights) or not traces:
         raise TraceError(f"{len(traces)} traces and {len(weights)} weights; give each trace one")
     for trace, weight in zip(traces, weights, strict=True):
         if not 0 < weight < float("inf"):
-            raise TraceError(f"weight {weight} of {trace.name} is not a positive number")
-    shares = [weight / sum(weights) for weight in weights]
+            raise TraceError(
+                f"weight {weight} of {shortened(trace.name)} is not a positive number; give its "
+                "share of the tokens, such as 0.7"
+            )
+    shares = _shares(traces, weights)
     if tokens is not None and tokens < 1:
         raise TraceError(f"tokens {tokens} of a mixture is not positive")
     total = tokens or min(trace.tokens / share for trace, share in zip(traces, shares, strict=True))
@@ -60,6 +72,21 @@ def mix(
     )
     notes = sorted({trace.note for trace in traces if trace.note})
     return Trace(name, lengths, "; ".join(notes))
+
+
+def _shares(traces: Sequence[Trace], weights: Sequence[float]) -> list[float]:
+    """Return each positive weight over their sum."""
+    largest = max(weights)
+    if not math.isfinite(sum(weights)):
+        weights = [weight / largest for weight in weights]
+    shares = [weight / sum(weights) for weight in weights]
+    for trace, weight, share in zip(traces, weights, shares, strict=True):
+        if share < _LEAST_SHARE:
+            raise TraceError(
+                f"weight {weight:g} of {shortened(trace.name)} is nothing beside {largest:g}; "
+                "leave it out or give shares of the tokens, such as 0.7 and 0.3"
+            )
+    return shares
 
 
 def _take(trace: Trace, tokens: float, *, seed: int, stream: int) -> NDArray[np.int32]:
@@ -95,9 +122,9 @@ def parse_mixture(spec: str) -> list[tuple[str, float]]:
 
 
 def _weight(spec: str, source: str, written: str) -> float:
-    try:
-        return float(written)
-    except ValueError:
+    if not _WEIGHT.fullmatch(written):
         raise TraceError(
-            f"{spec}: the weight {written!r} of {source} is not a number such as 0.7"
-        ) from None
+            f"{shortened(spec)}: the weight {shortened(written)!r} of {shortened(source)} is not a "
+            "number such as 0.7"
+        )
+    return float(written)

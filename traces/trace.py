@@ -12,6 +12,11 @@ from traces.errors import TraceError
 from traces.validation import checked_lengths
 
 
+def fingerprint_of(lengths: NDArray[np.int32]) -> str:
+    """Return the SHA-256 of [documents] `lengths` as little-endian int32, in hexadecimal."""
+    return hashlib.sha256(lengths.astype("<i4", copy=False).data).hexdigest()
+
+
 @dataclass(frozen=True, eq=False)
 class Trace:
     """An ordered list of documents, each a length in tokens.
@@ -59,7 +64,7 @@ class Trace:
     @cached_property
     def fingerprint(self) -> str:
         """The SHA-256 of the lengths as little-endian int32: equal lengths, equal fingerprint."""
-        return hashlib.sha256(self.lengths.astype("<i4", copy=False).data).hexdigest()
+        return fingerprint_of(self.lengths)
 
     def __len__(self) -> int:
         return self.documents

@@ -1,7 +1,7 @@
 """Writes a trace as Parquet, whole or not at all.
 
-The file has one int32 column, `length`, and in its metadata, under the key `flashcp`, the trace's
-name, note, counts and fingerprint.
+The file has one int32 column, `length`, with a checksum for every page, and in its metadata, under
+the key `flashcp`, the trace's name, note, counts and fingerprint. Loading checks all of it.
 """
 
 import json
@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from groundwork.atomic import replace_whole
-from traces.errors import TraceError
-from traces.readers.parquet import TRACE_FORMAT
+from traces.errors import TraceError, check_name
+from traces.readers.saved import COLUMN, KEY, description
 from traces.trace import Trace
 
 _ROW_GROUP_ROWS = 1 << 20
@@ -22,24 +22,24 @@ def save(trace: Trace, path: str | Path) -> None:
     """Write `trace` to the Parquet file `path`, replacing what is there.
 
     Raises:
-        TraceError: the name does not end in .parquet, or its folder does not exist.
+        TraceError: the name does not end in .parquet, is a folder's, or its folder does not exist.
         OSError: the disk refused.
     """
     path = Path(path)
+    check_name(path)
     if path.suffix != ".parquet":
         raise TraceError(f"{path}: traces are written as Parquet; end the name in .parquet")
     if not path.parent.is_dir():
         raise TraceError(f"{path}: there is no folder {path.parent}; create it first")
-    about = {
-        "format": TRACE_FORMAT,
-        "version": 1,
-        "name": trace.name,
-        "note": trace.note,
-        "documents": trace.documents,
-        "tokens": trace.tokens,
-        "fingerprint": trace.fingerprint,
-    }
-    table = pa.table({"length": pa.array(trace.lengths)})
-    table = table.replace_schema_metadata({"flashcp": json.dumps(about)})
+    if path.is_dir():
+        raise TraceError(f"{path} is a folder; name a file")
+    table = pa.table({COLUMN: pa.array(trace.lengths)})
+    table = table.replace_schema_metadata({KEY: json.dumps(description(trace))})
     with replace_whole(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd", row_group_size=_ROW_GROUP_ROWS)
+        pq.write_table(
+            table,
+            temporary,
+            compression="zstd",
+            row_group_size=_ROW_GROUP_ROWS,
+            write_page_checksum=True,
+        )

@@ -10,9 +10,20 @@ import pytest
 from click.testing import CliRunner
 
 from flashcp_cli.main import main
-from flashcp_cli.trace_options import trace_options
+from flashcp_cli.trace import trace
+from flashcp_cli.trace_options import trace_options, traces_options
 from tests.traces.trace_files import csv_text, write
-from traces import bundled_names, describe, generate, generator_names, load
+from traces import (
+    Trace,
+    TraceError,
+    bundled_names,
+    describe,
+    generate,
+    generator_names,
+    load,
+    save,
+)
+from traces.generators import MAX_DOCUMENTS
 from traces.packers import PACKERS
 from traces.readers import FORMATS
 
@@ -102,7 +113,23 @@ def test_make_converts_and_mixes(run, tmp_path):
         (["show", "bad.csv"], ["bad.csv", "line 3", "length 0"]),
         (["show", "good.csv", "--column", "lenght"], ["'lenght'", "did you mean 'length'"]),
         (["show", "good.csv", "--format", "cvs"], ["'cvs'", "did you mean 'csv'"]),
-        (["show", "wlb-llm", "--documents", "0"], ["0", "1..2147483647"]),
+        (["show", "wlb-llm", "--documents", "0"], ["0", "1..134217728"]),
+        (["show", "wlb-llm", "--documents", "2147483647"], ["2147483647", "1..134217728"]),
+        (["show", "papers", "--documents", "5"], ["--documents 5", "bundled trace"]),
+        (["show", "papers", "--format", "nosuch"], ["'nosuch'", "csv, tsv"]),
+        (["show", "papers", "--format", "arow"], ["'arow'", "did you mean 'arrow'"]),
+        (["show", "papers", "--format", "csv"], ["--format csv", "for a file"]),
+        (["show", "papers", "--column", "x"], ["--column x", "for a file"]),
+        (["show", "papers", "--tokenizer", "none.json"], ["--tokenizer none.json", "for a file"]),
+        (["show", "papers", "--bytes-per-token", "nan"], ["--bytes-per-token nan", "for a file"]),
+        (["show", "papers", "--seed", "3"], ["--seed 3", "a generator or a mixture", "bundled"]),
+        (["show", "good.csv", "--seed", "3"], ["--seed 3", "good.csv is a file"]),
+        (["show", "good.csv", "--bytes-per-token", "nan"], ["nan", "between 0.1 and 100"]),
+        (["show", "code=1e-320,papers=1e308"], ["of code is nothing beside"]),
+        (["show", "x" * 300], ["no file 'xxx"]),
+        (["show", "code=1," + "x" * 300 + "=1"], ["no file 'xxx"]),
+        (["make", "good.csv", "--out", "good.csv"], ["good.csv", "read from", "--out"]),
+        (["make", "code=1,good.csv=1", "--out", "good.csv"], ["good.csv", "read from", "--out"]),
         (["show", "wlb-llm", "--documents", "many"], ["'many'"]),
         (["show", "wlb-llm", "--seed", "x"], ["'x'"]),
         (["show", "lognormal:sigma=-1"], ["sigma", "'-1'"]),
@@ -128,6 +155,60 @@ def test_wrong_input_is_one_line_and_exit_2(run, tmp_path, monkeypatch, argument
     for word in words:
         assert word in err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.csv", "good.csv", "text.jsonl"]
+
+
+def test_a_trace_is_not_written_over_itself_under_another_name(run, tmp_path):
+    path = tmp_path / "a.parquet"
+    save(Trace("t", [5, 6]), path)
+    link = tmp_path / "link.parquet"
+    link.symlink_to(path)
+    before = path.read_bytes()
+    for source, out in ((path, path), (path, link), (link, path)):
+        status, _, err = run("trace", "make", source, "--out", out)
+        assert status == 2
+        assert f"{out} is what TRACE is read from" in err
+    assert path.read_bytes() == before
+    assert link.is_symlink()
+
+
+def test_an_option_for_one_of_several_traces_is_for_that_one():
+    seen = []
+
+    @click.command()
+    @traces_options
+    def command(sources):
+        seen.extend(source.load() for source in sources)
+
+    runner = CliRunner()
+    arguments = ["papers", "fixed:8", "--documents", "3"]
+    runner.invoke(command, arguments, standalone_mode=False, catch_exceptions=False)
+    assert [trace.documents for trace in seen] == [3362, 3]
+    with pytest.raises(TraceError, match="--column x is for a file, and papers is a bundled"):
+        runner.invoke(
+            command, ["papers", "fixed:8", "--column", "x"], standalone_mode=False,
+            catch_exceptions=False,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("columns", ["20", "60", "200"])
+def test_no_number_is_cut_in_a_narrow_terminal(run, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    status, out, _ = run("trace", "show", "books")
+    assert status == 0
+    assert "…" not in out
+    assert out.startswith("books: 1,428 documents, 181,879,740 tokens, 127,367 on average\n")
+    found = describe(load("books"))
+    for number in (found.shortest, *found.quantiles.values(), found.longest):
+        assert f" {number:,} " in out
+    for bucket in found.buckets:
+        assert re.search(
+            rf" {bucket.up_to:,} +{bucket.document_share:.2%} .* {bucket.work_share:.2%}", out
+        )
+
+
+def test_the_most_documents_are_the_generators_own():
+    most = next(p.type.most for p in trace.commands["show"].params if p.name == "documents")
+    assert most == MAX_DOCUMENTS
 
 
 def test_a_full_disk_is_exit_1_and_leaves_nothing(run, tmp_path, monkeypatch):

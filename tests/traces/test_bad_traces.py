@@ -1,6 +1,7 @@
 """Wrong input: one line that names the file, the row, line or byte, and the value."""
 
 import gzip
+import json
 import os
 import struct
 
@@ -10,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.traces.trace_files import MAGIC, csv_text, jsonl_text, megatron_index, token_ids, write
-from traces import TraceError, load
+from traces import Trace, TraceError, load, save
+from traces.readers.saved import KEY, description
 
 
 def parquet(**columns):
@@ -52,6 +54,27 @@ def cut(lengths, keep):
     return make
 
 
+def npy_header(header, content=bytes(80), version=1):
+    """Write a header of any text, right or wrong, and some content."""
+    size = len(header).to_bytes(2 if version == 1 else 4, "little")
+    return data(b"\x93NUMPY" + bytes([version, 0]) + size + header.encode() + content)
+
+
+def npy_shape(shape):
+    return npy_header(f"{{'descr': '<i8', 'fortran_order': False, 'shape': {shape}}}\n")
+
+
+def saved(lengths, **changes):
+    """Write lengths as `save` would, but with other metadata, and no checksums."""
+
+    def make(path):
+        about = description(Trace("t", lengths)) | changes
+        table = pa.table({"length": lengths}).replace_schema_metadata({KEY: json.dumps(about)})
+        pq.write_table(table, path)
+
+    return make
+
+
 def plan(path):
     table = pa.table({"length": [1, 2]})
     pq.write_table(table.replace_schema_metadata({"flashcp": '{"strategy": "ring"}'}), path)
@@ -72,6 +95,29 @@ CASES = {
     "empty csv": ("a.csv", data(b""), {}, ["empty", "0 bytes"]),
     "empty parquet": ("a.parquet", data(b""), {}, ["empty", "0 bytes"]),
     "header alone": ("a.csv", text("id,length\n"), {}, ["no documents"]),
+    "header alone, without a line end": ("a.csv", text("id,length"), {}, ["no documents"]),
+    "csv of one long field": (
+        "a.csv", text("x" * 200_000 + ",length\n1,5\n"), {}, ["line 1", "131072", "xxx…'"],
+    ),
+    "csv of one long line": (
+        "a.csv", text("length," * 200_000 + "\n1,5\n"), {}, ["line 1", "1048576 bytes"],
+    ),
+    "zero after a CR": ("a.csv", text("id,length\r0,5\r1,0\r"), {}, ["line 3", "length 0"]),
+    "digits in groups": ("a.csv", text("length\n5\n1_000\n"), {}, ["line 3", "'1_000'", "decimal"]),
+    "hexadecimal": ("a.csv", text("length\n5\n0x10\n"), {}, ["line 3", "'0x10'", "decimal"]),
+    "digits of another script": ("a.csv", text("length\n5\n٣\n"), {}, ["line 3", "'٣'"]),
+    "plus sign": ("a.csv", text("length\n5\n+5\n"), {}, ["line 3", "'+5'"]),
+    "hexadecimal alone": ("a.csv", text("0x10\n5\n"), {}, ["line 1", "'0x10'"]),
+    "digits in groups alone": ("a.csv", text("1_000\n5\n"), {}, ["line 1", "'1_000'"]),
+    "not whole by a hair": (
+        "a.csv", text("length\n5\n2147483647.0000000001\n"), {}, ["line 3", "not a whole"],
+    ),
+    "below one": ("a.csv", text("length\n5\n0.5\n"), {}, ["line 3", "0.5", "not a whole"]),
+    "huge exponent": ("a.csv", text("length\n5\n1e9999\n"), {}, ["line 3", "1e9999", "above"]),
+    "csv not utf-8": ("a.csv", data(b"length\n5\n\xff\n"), {}, ["line 3", "'\ufffd'"]),
+    "400 digits": ("a.csv", text(csv_text([10**400])), {}, ["line 2", f"length 1{'0' * 38}… is"]),
+    "5000 digits": ("a.csv", text(f"length\n{'9' * 5000}\n"), {}, ["line 2", "99…", "above"]),
+    "long word": ("a.csv", text(f"length\n{'w' * 400}\n"), {}, ["line 2", f"'{'w' * 39}…'"]),
     "blank first line": ("a.csv", text("\n1\n"), {}, ["line 1", "empty"]),
     "zero": ("a.csv", text("id,length\n0,5\n1,0\n"), {}, ["line 3", "length 0", "not positive"]),
     "negative": ("a.csv", text(csv_text([5, 6, -7])), {}, ["line 4", "length -7"]),
@@ -80,9 +126,12 @@ CASES = {
     "infinite": ("a.csv", text("id,length\n0,inf\n"), {}, ["line 2", "inf", "above"]),
     "not whole": ("a.csv", text("id,length\n0,1.5\n"), {}, ["line 2", "1.5", "not a whole"]),
     "huge": ("a.csv", text(csv_text([2**31])), {}, ["line 2", "2147483648", "above 2147483647"]),
-    "beyond 64 bits": ("a.csv", text(csv_text([10**30])), {}, ["line 2", "1e+30", "above"]),
+    "beyond 64 bits": ("a.csv", text(csv_text([10**30])), {}, ["line 2", str(10**30), "above"]),
     "missing cell": ("a.csv", text("id,length\n0,5\n1,\n"), {}, ["line 3", "missing"]),
     "ragged line": ("a.csv", text("id,length\n0,5\n1\n"), {}, ["line 3", "1 columns, not 2"]),
+    "ragged line not utf-8": (
+        "a.csv", data(b"id,length\n0,5\n\xff\n"), {}, ["line 3", "1 columns, not 2"],
+    ),
     "blank line": (
         "a.csv", text("id,length\n0,5\n\n1,6\n"), {}, ["line 3", "missing", "remove the line"],
     ),
@@ -102,6 +151,17 @@ CASES = {
     "zero in tsv": ("a.tsv", text(csv_text([5, 0], "\t")), {}, ["line 3", "length 0"]),
     "not json": ("a.jsonl", text('{"length": 5}\n{"length": 6\n'), {}, ["line 2", "not JSON"]),
     "json list": ("a.jsonl", text("[1, 2]\n"), {}, ["line 1", "'[1, 2]'", "not an object"]),
+    "json text cut within a character": (
+        "a.jsonl", text(f'"a{"é" * 100}"\n'), {}, ["line 1", "éé…'", "not an object"],
+    ),
+    "json of many levels": (
+        "a.jsonl", text('{"length": 5}\n{"length": ' + "[" * 200_000 + "\n"), {},
+        ["line 2", "nested too deep"],
+    ),
+    "json of 400 digits": ("a.jsonl", text(jsonl_text([10**400])), {}, ["line 1", "00… is above"]),
+    "json of 5000 digits": (
+        "a.jsonl", text(f'{{"length": {"9" * 5000}}}\n'), {}, ["line 1", "more digits", "99…"],
+    ),
     "field missing": (
         "a.jsonl", text('{"length": 5}\n{"lengths": 6}\n'), {},
         ["line 2", "'length'", "did you mean 'lengths'"],
@@ -139,6 +199,21 @@ CASES = {
     ),
     "parquet without rows": ("a.parquet", parquet(length=pa.array([], pa.int32())), {}, ["no doc"]),
     "a plan": ("a.parquet", plan, {}, ["a flashcp plan, not a trace"]),
+    "half nan in parquet": (
+        "a.parquet", parquet(length=np.array([5, np.nan], "f2")), {}, ["row 1", "NaN"],
+    ),
+    "other rows than its metadata say": (
+        "a.parquet", saved([5, 6, 7], documents=4), {},
+        ["damaged", "say documents 4, its rows give 3", "anew", "remove the metadata 'flashcp'"],
+    ),
+    "other lengths than its metadata say": (
+        "a.parquet", saved([5, 6, 7], fingerprint=Trace("t", [5, 7, 6]).fingerprint), {},
+        ["damaged", "fingerprint", "anew"],
+    ),
+    "metadata without a fingerprint": (
+        "a.parquet", saved([5], fingerprint=None), {}, ["say fingerprint None"],
+    ),
+    "a later version": ("a.parquet", saved([5], version=2), {}, ["version 2", "reads version 1"]),
     "null": ("a.parquet", parquet(length=[5, None, 7]), {}, ["row 1", "missing"]),
     "zero in parquet": ("a.parquet", parquet(length=[5, 6, 0]), {}, ["row 2", "length 0"]),
     "nan in parquet": ("a.parquet", parquet(length=[5.0, float("nan")]), {}, ["row 1", "NaN"]),
@@ -164,7 +239,29 @@ CASES = {
     "truncated npy header": ("a.npy", cut(MANY, 0.0005), {}, ["cut short"]),
     "two dimensions": ("a.npy", npy(np.ones((2, 3), int)), {}, ["2x3", "one-dimensional"]),
     "a single number": ("a.npy", npy(np.array(5)), {}, ["a single number"]),
-    "npy objects": ("a.npy", npy(np.array([1, "a"], dtype=object)), {}, ["objects"]),
+    "npy header of brackets": ("a.npy", npy_header("(" * 200 + "\n"), {}, ["damaged header"]),
+    "npy header of a great many brackets": (
+        "a.npy", npy_header("(" * 9000 + "\n"), {}, ["damaged header"],
+    ),
+    "npy header of odd escapes": (
+        "a.npy", npy_header(r"{'descr': '\q', 'fortran_order': 0, 'shape': (1,)}"), {},
+        ["damaged header"],
+    ),
+    "npy header of another version": ("a.npy", npy_header("{}", version=9), {}, ["damaged header"]),
+    "npy of a huge shape": ("a.npy", npy_shape((2**63 - 1,)), {}, [str(2**63 - 1), "cut short"]),
+    "npy of two huge dimensions": ("a.npy", npy_shape((2**62, 4)), {}, [f"{2**62}x4", "one-dim"]),
+    "npy of a shape of 400 digits": ("a.npy", npy_shape((10**400,)), {}, ["00… numbers", "cut"]),
+    "npy of a negative shape": ("a.npy", npy_shape((-1,)), {}, ["-1 numbers", "damaged"]),
+    "npy half infinite": (
+        "a.npy", npy(np.array([1, np.inf], "f2")), {}, ["row 1", "inf", "above"],
+    ),
+    "npy single infinite": (
+        "a.npy", npy(np.array([1, np.inf], "f4")), {}, ["row 1", "inf", "above"],
+    ),
+    "npy single 2**31": ("a.npy", npy(np.array([1, 2**31], "f4")), {}, ["row 1", "2147483648.0"]),
+    "npy half nan": ("a.npy", npy(np.array([1, np.nan, 0], "f2")), {}, ["row 1", "NaN"]),
+    "npy single fraction": ("a.npy", npy(np.array([1, 2.5], "f4")), {}, ["row 1", "2.5"]),
+    "npy objects": ("a.npy", npy(np.array([1, "a"], dtype=object)), {}, ["type object"]),
     "npy strings": ("a.npy", npy(np.array(["a"])), {}, ["<U1"]),
     "npy zero": ("a.npy", npy(np.array([3, 0])), {}, ["row 1", "length 0"]),
     "npy without documents": ("a.npy", npy(np.array([], int)), {}, ["no documents"]),
@@ -222,6 +319,7 @@ def test_wrong_files_are_named_with_the_row_and_the_value(tmp_path, case):
         load(path, **options)
     message = str(caught.value)
     assert "\n" not in message
+    assert len(message) < len(str(path)) + 400
     if not {"bytes_per_token", "format"} & set(options):
         assert name in message
     for word in words:
@@ -277,6 +375,14 @@ def test_a_file_cut_anywhere_is_refused(tmp_path, name):
             load(path)
 
 
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
+def test_a_column_whose_name_is_damaged_is_refused(tmp_path, name):
+    path = write(tmp_path / name, [5, 6])
+    path.write_bytes(path.read_bytes().replace(b"length", b"\xffength"))
+    with pytest.raises(TraceError, match="damaged or cut short"):
+        load(path)
+
+
 def test_gzip_with_a_wrong_checksum_is_refused(tmp_path):
     content = bytearray(gzip.compress(csv_text(MANY).encode()))
     content[-6] ^= 0xFF
@@ -292,3 +398,108 @@ def test_lists_of_another_row_group_are_named_by_their_row_in_the_file(tmp_path)
     pq.write_table(pa.table({"input_ids": ids}), path, row_group_size=20)
     with pytest.raises(TraceError, match="row 50: length 0"):
         load(path)
+
+
+def test_a_saved_trace_damaged_anywhere_gives_no_other_lengths(tmp_path):
+    path = tmp_path / "a.parquet"
+    trace = Trace("t", MANY[::3])
+    save(trace, path)
+    content = path.read_bytes()
+    refused = 0
+    for at in range(4, len(content) - 8, len(content) // 40):
+        stop = min(at + 200, len(content) - 4)
+        path.write_bytes(content[:at] + b"\xff" * (stop - at) + content[stop:])
+        try:
+            assert load(path) == trace
+        except TraceError:
+            refused += 1
+    assert refused > 30
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_token_ids_with_checksums_damaged_anywhere_give_no_other_lengths(tmp_path, version):
+    path = tmp_path / "a.parquet"
+    lengths = [1 + index % 50 for index in range(300)]
+    pq.write_table(
+        pa.table({"input_ids": token_ids(lengths)}),
+        path,
+        data_page_version=version,
+        data_page_size=500,
+        write_page_checksum=True,
+    )
+    assert load(path).lengths.tolist() == lengths
+    content = path.read_bytes()
+    end = pq.read_metadata(path).row_group(0).column(0).total_compressed_size
+    refused = 0
+    for at in range(4, end, 17):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 0x10]) + content[at + 1 :])
+        try:
+            assert load(path).lengths.tolist() == lengths
+        except TraceError:
+            refused += 1
+    assert refused > 100
+
+
+def test_names_longer_than_a_file_system_takes_are_unknown_traces(tmp_path):
+    for spec in ("x" * 300, "code=0.5," + "x" * 300 + "=0.5", "/" + "x" * 300 + ".csv"):
+        with pytest.raises(TraceError, match=r"no file '/?xxx") as caught:
+            load(spec)
+        assert "x" * 80 not in str(caught.value)
+    with pytest.raises(TraceError, match="File name too long") as caught:
+        load(tmp_path / ("x" * 300))
+    assert "x" * 80 not in str(caught.value)
+
+
+def test_a_name_that_is_not_utf_8_is_refused(tmp_path):
+    path = tmp_path / os.fsdecode(b"\xff.parquet")
+    with pytest.raises(TraceError, match=r"\\udcff\.parquet' is not a name in UTF-8"):
+        save(Trace("t", [5]), path)
+    write(tmp_path / "a.parquet", [5]).rename(path)
+    with pytest.raises(TraceError, match=r"\\udcff\.parquet' is not a name in UTF-8"):
+        load(path)
+
+
+def test_a_mixture_may_be_longer_than_a_file_name():
+    spec = ",".join(f"fixed:{length}=1" for length in range(1000, 1040))
+    assert len(spec) > 255
+    assert set(load(spec, documents=100).lengths.tolist()) == set(range(1000, 1040))
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "words"),
+    [
+        ("papers", {"format": "csv"}, ["--format csv", "for a file", "papers is a bundled trace"]),
+        ("papers", {"format": "parket"}, ["'parket'", "did you mean 'parquet'"]),
+        ("papers", {"column": "length"}, ["--column length", "leave --column out"]),
+        ("papers", {"tokenizer": str.split}, ["--tokenizer is for a file"]),
+        ("papers", {"bytes_per_token": float("nan")}, ["--bytes-per-token nan is for a file"]),
+        ("papers", {"documents": 5}, ["--documents 5", "for a generator", "bundled trace"]),
+        ("fixed:8", {"column": "a"}, ["--column a", "fixed:8 is a generator"]),
+        ("code=1,papers=1", {"documents": 5}, ["code=1,papers=1 is a mixture without one"]),
+        ("code=1,papers=1", {"column": "a"}, ["--column a", "a mixture without one"]),
+        ("code=1,a.csv=1", {"format": "csv"}, ["--format csv", "a mixture, not one file"]),
+        ("a.csv", {"documents": 5}, ["--documents 5", "a.csv is a file"]),
+        ("a.csv", {"bytes_per_token": 4}, ["a.csv holds lengths", "leave --bytes-per-token out"]),
+        ("a.csv", {"tokenizer": str.split}, ["a.csv holds lengths", "leave --tokenizer out"]),
+        ("a.csv", {"bytes_per_token": float("nan")}, ["nan", "between 0.1 and 100"]),
+        ("a.csv", {"bytes_per_token": float("inf")}, ["inf", "between 0.1 and 100"]),
+    ],
+)
+def test_an_option_that_a_trace_has_no_use_for_is_refused(
+    tmp_path, monkeypatch, source, options, words
+):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "a.csv", [5])
+    with pytest.raises(TraceError) as caught:
+        load(source, **options)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_mixture_takes_the_options_of_its_parts(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.jsonl").write_text('{"text": "12345678"}\n')
+    write(tmp_path / "b.csv", [5])
+    mixed = load("a.jsonl=1,b.csv=1,fixed:2=1", bytes_per_token=4, documents=3)
+    assert sorted(mixed.lengths.tolist()) == [2, 2, 5]
+    assert mixed.note == "lengths estimated at 4 bytes a token"

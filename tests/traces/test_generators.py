@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from traces import TraceError, generate, generator_names, load
-from traces.generators import published
+from traces.generators import MAX_DOCUMENTS, published
 
 names = st.sampled_from(generator_names())
 
@@ -77,6 +77,14 @@ def test_lognormal_is_clipped():
     assert lengths.max() == 5000
 
 
+@given(names, st.integers(1, 100))
+def test_the_slices_that_lengths_are_drawn_in_do_not_show(name, documents):
+    whole = generate(name, documents=documents, seed=3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("traces.generators._SLICE", 7)
+        assert generate(name, documents=documents, seed=3) == whole
+
+
 def test_one_long_document_comes_before_many_short_ones():
     lengths = generate("one-long-many-short", documents=8, long=9, short=2, many=3).lengths
     assert lengths.tolist() == [9, 2, 2, 2, 9, 2, 2, 2]
@@ -132,6 +140,8 @@ def test_wrong_calls_are_named_with_the_way_out():
         generate("wlbllm")
     with pytest.raises(TraceError, match="documents 0 is not between 1 and"):
         generate("fixed", documents=0)
+    with pytest.raises(TraceError, match="134217729 is not between 1 and 134217728, the most"):
+        generate("fixed", documents=MAX_DOCUMENTS + 1)
     with pytest.raises(TraceError, match="sigma nan is not between"):
         generate("lognormal", sigma=float("nan"))
     with pytest.raises(TraceError, match="median inf"):

@@ -86,6 +86,10 @@ def test_a_mixture_loads_by_its_spec():
         ("code=-1,papers=1", ["weight -1.0 of code"]),
         ("code=nan,papers=1", ["weight nan"]),
         ("code=inf,papers=1", ["weight inf"]),
+        ("code=1e-320,papers=1e308", ["weight 9.99989e-321 of code", "beside 1e+308", "0.7"]),
+        ("code=1e-20,papers=1", ["weight 1e-20 of code is nothing"]),
+        ("code=1_0,papers=1", ["'1_0'", "0.7"]),
+        ("code=٣,papers=1", ["'٣'", "0.7"]),
         ("code=,papers=1", ["''", "code", "0.7"]),
         ("code=x,papers=1", ["'x'", "code", "0.7"]),
         ("code=1,paper=1", ["'paper'", "did you mean 'papers'"]),
@@ -98,6 +102,11 @@ def test_wrong_mixtures_are_named_with_the_way_out(spec, words):
         load(spec)
     for word in words:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("weight", [1e308, 1e-320])
+def test_only_the_weights_ratios_count_however_large_they_are(weight):
+    assert mix([ONES, TENS], [weight, weight]) == mix([ONES, TENS], [1, 1])
 
 
 def test_wrong_calls_are_named():

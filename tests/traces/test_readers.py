@@ -3,6 +3,7 @@ import json
 import sys
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -92,14 +93,38 @@ def test_csv_may_do_without_a_header(tmp_path):
 
 def test_csv_takes_whole_numbers_in_other_notations_and_quoted_text_with_line_breaks(tmp_path):
     path = tmp_path / "a.csv"
-    path.write_text('text,length\n"two\nlines",1e3\n"x, y",12.0\n')
-    assert load(path).lengths.tolist() == [1000, 12]
+    path.write_text('text,length\n"two\nlines",1e3\n"x, y",12.0\n"z", 7\n')
+    assert load(path).lengths.tolist() == [1000, 12, 7]
+
+
+def test_csv_takes_what_pandas_and_numpy_write_of_whole_numbers(tmp_path):
+    path = tmp_path / "a.csv"
+    np.savetxt(path, np.array(LENGTHS), header="length", comments="")
+    assert load(path).lengths.tolist() == LENGTHS
+    pd.DataFrame({"length": np.array(LENGTHS, float)}).to_csv(path, index=False)
+    assert load(path).lengths.tolist() == LENGTHS
 
 
 def test_csv_with_a_byte_order_mark_and_windows_line_ends_is_read(tmp_path):
     path = tmp_path / "a.csv"
     path.write_bytes(b"\xef\xbb\xbflength,id\r\n5,0\r\n6,1\r\n")
     assert load(path).lengths.tolist() == [5, 6]
+
+
+def test_csv_of_carriage_returns_is_read(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"id,length\r0,5\r1,6\r")
+    assert load(path).lengths.tolist() == [5, 6]
+
+
+@given(
+    lengths=st.lists(st.integers(1, 2**31 - 1), min_size=1, max_size=30),
+    style=st.sampled_from(["{}", "{}.0", " {} ", "{}e0", "00{}", "{}.000"]),
+)
+def test_csv_numbers_are_read_exactly_however_they_are_written(tmp_path_factory, lengths, style):
+    path = tmp_path_factory.getbasetemp() / "style.csv"
+    path.write_text("length\n" + "".join(style.format(length) + "\n" for length in lengths))
+    assert load(path).lengths.tolist() == lengths
 
 
 def test_csv_longer_than_a_block_is_read_whole(tmp_path, monkeypatch):
@@ -139,8 +164,18 @@ def test_text_is_counted_by_the_tokenizer_or_estimated_and_said_to_be(tmp_path, 
     assert estimated.note == "lengths estimated at 4 bytes a token"
 
 
-def test_lengths_that_were_counted_are_not_called_an_estimate(tmp_path):
-    assert load(write(tmp_path / "a.jsonl", LENGTHS), bytes_per_token=4).note == ""
+@pytest.mark.parametrize("kind", ["f2", "f4", "f8", ">i4", "u1", "i8"])
+def test_npy_of_every_numeric_type_is_taken(tmp_path, kind):
+    np.save(tmp_path / "a.npy", np.array([1, 100], kind))
+    assert load(tmp_path / "a.npy").lengths.tolist() == [1, 100]
+
+
+def test_half_a_surrogate_pair_in_a_text_is_counted(tmp_path):
+    pytest.importorskip("tokenizers", reason="the tokenizers package is optional")
+    (tmp_path / "tokenizer.json").write_text(TOKENIZER_JSON)
+    (tmp_path / "a.jsonl").write_text('{"text": "a \\ud800 b"}\n')
+    encode = load_tokenizer(tmp_path / "tokenizer.json")
+    assert load(tmp_path / "a.jsonl", tokenizer=encode).lengths.tolist() == [3]
 
 
 def test_the_column_is_found_by_its_name_or_given(tmp_path):

@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from traces.columns import choose_column
-from traces.errors import TraceError
+from traces.errors import TraceError, shortened
 from traces.readers import ReadOptions
 from traces.readers.arrow_values import lengths_of
 
@@ -40,9 +40,13 @@ def read(path: Path, options: ReadOptions) -> NDArray[np.int32]:
                 # A copy: the mapping ends with this function.
                 chunks.append(np.array(part))
                 row += part.size
-    except (pa.ArrowException, OSError, EOFError) as error:
+    except TraceError:
+        raise
+    except (pa.ArrowException, OSError, EOFError, ValueError) as error:
+        # ValueError: names that are not UTF-8, or negative sizes.
         raise TraceError(
-            f"{source} is damaged or cut short after row {row} ({error}); write or fetch it anew"
+            f"{source} is damaged or cut short after row {row} ({shortened(error, 200)}); write or "
+            "fetch it anew"
         ) from error
     return np.concatenate(chunks) if chunks else np.zeros(0, np.int32)
 

@@ -1,15 +1,15 @@
 """Reads CSV and TSV, plain or gzipped, with or without a header line.
 
-Arrow's streaming parser converts the one column to int64 a block at a time. Only if it fails does a
-second pass read the column as strings, to accept what is whole in another notation ("1e3", "12.0")
-and to name the line of what is not. Lines are counted from 1 as an editor does, as long as no cell
-holds a line break. A first line of nothing but numbers is data, not a header; its columns are then
-called f0, f1, ...
+Arrow's streaming parser gives the one column's cells a block at a time; what they write is read in
+`traces.readers.decimal_numbers`. Lines end in LF, CR LF or CR, and are counted from 1 as an editor
+does, as long as no cell holds a line break. A first line of nothing but numbers is data, not a
+header; its columns are then called f0, f1, ...
 """
 
 import csv
-import io
+import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,25 +18,26 @@ import pyarrow.csv as pacsv
 from numpy.typing import NDArray
 
 from traces.columns import choose_column
-from traces.errors import TraceError
+from traces.errors import TraceError, shortened
 from traces.readers import ReadOptions
 from traces.readers.compression import DAMAGE, is_gzip
-from traces.validation import checked_lengths, wrong_length
+from traces.readers.decimal_numbers import lengths_of_cells
 
 _BLOCK_BYTES = 64 << 20  # no line may be longer
+_FIRST_LINE_BYTES = 1 << 20
+# pyarrow would hand such rows to a callback, but prints a traceback where one is not UTF-8.
+_WRONG_ROW = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+): (.*)", re.DOTALL)
 
 
 def read(path: Path, options: ReadOptions) -> NDArray[np.int32]:
     """Read the lengths of a CSV or TSV file."""
     try:
         table = _Table(path, "\t" if options.format == "tsv" else ",")
-        column = choose_column(table.names, options.column, str(path))
-        try:
-            return table.lengths(column, pa.int64())
-        except pa.ArrowInvalid:
-            return table.lengths(column, pa.string())
+        return table.lengths(choose_column(table.names, options.column, str(path)))
     except (pa.ArrowException, *DAMAGE) as error:
-        raise TraceError(f"{path} is damaged or cut short ({error}); fetch it anew") from error
+        raise TraceError(
+            f"{path} is damaged or cut short ({shortened(error, 200)}); fetch it anew"
+        ) from error
 
 
 class _Table:
@@ -45,39 +46,58 @@ class _Table:
     def __init__(self, path: Path, delimiter: str) -> None:
         self._path = path
         self._delimiter = delimiter
-        self._bad_row: tuple[int | None, int, int, str] | None = None
-        with self._open() as stream:
-            head = stream.read(1 << 20)
-        line = head.split(b"\n", 1)[0].decode("utf-8-sig", errors="replace")
-        cells = next(csv.reader(io.StringIO(line), delimiter=delimiter), [])
-        if not cells:
-            raise TraceError(f"{path}, line 1 is empty; a header or a length belongs there")
+        line, has_more = self._first()
+        cells = self._cells(line)
         self._headed = not all(map(_is_number, cells))
         self.names = (
             [cell.strip() for cell in cells]
             if self._headed
             else [f"f{index}" for index in range(len(cells))]
         )
+        self._header_alone = self._headed and not has_more
         self._first_line = 2 if self._headed else 1
+
+    def _first(self) -> tuple[str, bool]:
+        """Return the first line, and whether anything follows it, be it a line's end."""
+        with self._open() as stream:
+            head = stream.read(_FIRST_LINE_BYTES)
+        line = re.split(rb"[\r\n]", head, maxsplit=1)[0]
+        if len(line) == _FIRST_LINE_BYTES:
+            raise TraceError(
+                f"{self._path}, line 1 is longer than {_FIRST_LINE_BYTES} bytes: "
+                f"{shortened(line[:200].decode(errors='replace'))!r}; a header or a length belongs "
+                "there"
+            )
+        return line.decode("utf-8-sig", errors="replace"), len(line) < len(head)
+
+    def _cells(self, line: str) -> list[str]:
+        try:
+            cells = next(csv.reader([line], delimiter=self._delimiter), [])
+        except csv.Error as error:
+            raise TraceError(
+                f"{self._path}, line 1 cannot be read ({error}): {shortened(line)!r}; a header or "
+                "a length belongs there"
+            ) from error
+        if not cells:
+            raise TraceError(f"{self._path}, line 1 is empty; a header or a length belongs there")
+        return cells
 
     def _open(self) -> pa.NativeFile:
         compression = "gzip" if is_gzip(self._path) else None
         return pa.input_stream(str(self._path), compression=compression)
 
-    def _note_bad_row(self, row: pacsv.InvalidRow) -> str:
-        self._bad_row = (row.number, row.expected_columns, row.actual_columns, row.text)
-        return "error"
-
-    def lengths(self, column: str, kind: pa.DataType) -> NDArray[np.int32]:
-        """Return the lengths in `column`, read as `kind`."""
+    def lengths(self, column: str) -> NDArray[np.int32]:
+        """Return the lengths in `column`."""
         chunks: list[NDArray[np.int32]] = []
         line = self._first_line
-        for values in self._batches(column, kind):
-            chunks.append(_converted(values, str(self._path), line))
-            line += len(values)
+        for cells in self._batches(column):
+            chunks.append(lengths_of_cells(cells, str(self._path), line))
+            line += len(cells)
         return np.concatenate(chunks) if chunks else np.zeros(0, np.int32)
 
-    def _batches(self, column: str, kind: pa.DataType) -> Iterator[pa.Array]:
+    def _batches(self, column: str) -> Iterator[pa.Array]:
+        if self._header_alone:
+            return
         try:
             with (
                 self._open() as stream,
@@ -93,11 +113,10 @@ class _Table:
                         delimiter=self._delimiter,
                         newlines_in_values=True,
                         ignore_empty_lines=False,
-                        invalid_row_handler=self._note_bad_row,
                     ),
                     pacsv.ConvertOptions(
                         include_columns=[column],
-                        column_types={column: kind},
+                        column_types={column: pa.binary()},
                         null_values=[""],
                         strings_can_be_null=True,
                     ),
@@ -106,40 +125,25 @@ class _Table:
                 for batch in batches:
                     yield batch.column(0)
         except pa.ArrowInvalid as error:
-            if self._bad_row is not None:
-                raise self._wrong_row() from error
+            if wrong := _WRONG_ROW.search(str(error)):
+                raise self._wrong_row(*wrong.groups()) from error
             if "Empty CSV" in str(error):
                 return
             raise
 
-    def _wrong_row(self) -> TraceError:
-        number, expected, actual, text = self._bad_row or (None, 0, 0, "")
-        line = "a line" if number is None else f"line {number}"
+    def _wrong_row(self, number: str, expected: str, actual: str, text: str) -> TraceError:
         return TraceError(
-            f"{self._path}, {line} has {actual} columns, not {expected}: {text[:60]!r}; correct it"
+            f"{self._path}, line {number} has {actual} columns, not {expected}: "
+            f"{shortened(text, 60)!r}; correct it"
         )
 
 
 def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
-
-
-def _converted(values: pa.Array, source: str, first_line: int) -> NDArray[np.int32]:
-    if values.null_count:
-        missing = int(np.argmax(values.is_null().to_numpy(zero_copy_only=False)))
-        values_before = values.slice(0, missing)
-        _converted(values_before, source, first_line)  # an earlier wrong value comes first
-        raise wrong_length(None, source, first_line + missing, unit="line")
-    if pa.types.is_integer(values.type):
-        return checked_lengths(values.to_numpy(), source, first_row=first_line, unit="line")
-    numbers = np.zeros(len(values), dtype=np.float64)
-    for index, cell in enumerate(values.to_pylist()):
+    """Tell whether a cell is meant as a number, be it one that is then refused as a length."""
+    for read_number in (float, partial(int, base=0)):
         try:
-            numbers[index] = float(cell)
-        except ValueError as error:
-            raise wrong_length(cell, source, first_line + index, unit="line") from error
-    return checked_lengths(numbers, source, first_row=first_line, unit="line")
+            read_number(cell)
+        except ValueError:
+            continue
+        return True
+    return False

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from traces.columns import choose_column, needs_tokenizer
-from traces.errors import TraceError, quoted, suggestion
+from traces.errors import TraceError, quoted, shortened, suggestion
 from traces.readers import ReadOptions
 from traces.readers.compression import DAMAGE, open_plain
 from traces.validation import MAX_LENGTH_TOKENS, wrong_length
@@ -36,8 +36,9 @@ def read(path: Path, options: ReadOptions) -> NDArray[np.int32]:
                     column = choose_column(list(row), options.column, f"{source}, line {number}")
                 if column not in row:
                     raise TraceError(
-                        f"{source}, line {number}: no field {column!r}{suggestion(column, row)} "
-                        f"(there are {quoted(row)}); fill it in or remove the line"
+                        f"{source}, line {number}: no field {shortened(column)!r}"
+                        f"{suggestion(column, row)} (there are {quoted(row)}); fill it in or "
+                        "remove the line"
                     )
                 lengths.append(_length(row[column], column, source, number, options))
     except DAMAGE as error:
@@ -50,17 +51,30 @@ def read(path: Path, options: ReadOptions) -> NDArray[np.int32]:
 def _object(line: bytes, source: str, number: int) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError as error:  # not JSON, or not UTF-8
+    except RecursionError as error:
         raise TraceError(
-            f"{source}, line {number} is not JSON ({error}): {line[:40]!r}; correct it, or the "
-            "file was cut short there"
+            f"{source}, line {number} is nested too deep: {_shown(line)!r}; correct it"
+        ) from error
+    except ValueError as error:
+        if not isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
+            raise TraceError(
+                f"{source}, line {number} holds a number of more digits than Python reads: "
+                f"{_shown(line)!r}; correct it"
+            ) from error
+        raise TraceError(
+            f"{source}, line {number} is not JSON ({error}): {_shown(line)!r}; correct it, or "
+            "the file was cut short there"
         ) from error
     if not isinstance(row, dict):
         raise TraceError(
-            f"{source}, line {number}: {line.strip()[:40].decode()!r} is not an object; write "
-            '{"length": 123}'
+            f'{source}, line {number}: {_shown(line)!r} is not an object; write {{"length": 123}}'
         )
     return row
+
+
+def _shown(line: bytes) -> str:
+    """Return the start of a line, which may be cut inside a character or be no text at all."""
+    return shortened(line[:200].decode(errors="replace").strip())
 
 
 def _length(value: Any, column: str, source: str, number: int, options: ReadOptions) -> int:
@@ -73,7 +87,8 @@ def _length(value: Any, column: str, source: str, number: int, options: ReadOpti
             raise needs_tokenizer(f"{source}, line {number}", column)
         value = options.text_length(value)
     elif isinstance(value, bool | dict):
-        raise wrong_length(json.dumps(value), source, number, unit="line")
+        shown = "{...}" if isinstance(value, dict) else json.dumps(value)
+        raise wrong_length(shown, source, number, unit="line")
     if value is None or not 1 <= value <= MAX_LENGTH_TOKENS or value != int(value):
         raise wrong_length(value, source, number, unit="line")
     return int(value)

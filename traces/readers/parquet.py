@@ -3,13 +3,12 @@
 Row groups may be of any size: pages are read through a small buffer, so that what is in memory is
 the result (4 bytes a document) and one batch. A list column's lengths come from its levels, without
 its values (`traces.readers.parquet_levels`); where these are stored in a rare way it is decoded, in
-batches sized by the bytes a row takes.
+batches sized by the bytes a row takes. Pages that carry a checksum are checked against it, and a
+trace that `traces.save` wrote is checked against its fingerprint.
 """
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from traces.columns import choose_column
-from traces.errors import TraceError
+from traces.errors import TraceError, shortened
 from traces.readers import ReadOptions
 from traces.readers.arrow_values import lengths_of
 from traces.readers.parquet_levels import (
@@ -27,11 +26,9 @@ from traces.readers.parquet_levels import (
     group_lengths,
     list_levels,
 )
+from traces.readers.saved import COLUMN, check_description, read_description
 from traces.readers.thrift_compact import ThriftError
 from traces.validation import checked_lengths, wrong_length
-
-TRACE_FORMAT = "flashcp-trace"
-"""What `traces.save` calls its files in their metadata, to tell them from plans."""
 
 _BATCH_BYTES = 32 << 20
 _BATCH_ROWS = 1 << 20
@@ -42,26 +39,41 @@ def read(path: Path, options: ReadOptions) -> NDArray[np.int32]:
     """Read the lengths of a Parquet file."""
     source = str(path)
     try:
-        with pq.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False) as file:
-            about = _about(file.schema_arrow.metadata)
-            if about and about.get("format") != TRACE_FORMAT:
-                raise TraceError(f"{source} is a flashcp plan, not a trace; give the plan's trace")
+        with pq.ParquetFile(
+            path,
+            buffer_size=_BUFFER_BYTES,
+            pre_buffer=False,
+            page_checksum_verification=True,
+        ) as file:
+            about = read_description(file.schema_arrow.metadata, path)
             column = choose_column(file.schema_arrow.names, options.column, source)
             try:
                 parts = _from_levels(path, file, list_levels(file, column))
-                return _gathered(parts, file.metadata.num_rows, source)
+                lengths = _gathered(parts, file.metadata.num_rows, source)
             except UnsupportedColumnError:
                 parts = _from_values(path, file, column, options)
-                return _gathered(parts, file.metadata.num_rows, source)
-    except (pa.ArrowException, OSError, ThriftError, DamagedPageError) as error:
+                lengths = _gathered(parts, file.metadata.num_rows, source)
+            if about and column == COLUMN:
+                check_description(about, lengths, path)
+            return lengths
+    except TraceError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, ThriftError, DamagedPageError) as error:
+        # ValueError: names that are not UTF-8, or negative sizes.
         raise TraceError(
-            f"{source} is damaged or cut short ({error}); write or fetch it anew"
+            f"{source} is damaged or cut short ({shortened(error, 200)}); write or fetch it anew"
         ) from error
 
 
 def _gathered(parts: Iterable[NDArray[np.int32]], rows: int, source: str) -> NDArray[np.int32]:
     """Return all parts in one array of `rows`; parts are gone as soon as they are copied."""
-    lengths = np.zeros(rows, dtype=np.int32)
+    try:
+        lengths = np.zeros(rows, dtype=np.int32)
+    except MemoryError as error:
+        raise TraceError(
+            f"{source}: its footer says {rows} rows, whose lengths do not fit into memory; is it "
+            "damaged?"
+        ) from error
     row = 0
     for part in parts:
         lengths[row : row + part.size] = part
@@ -100,16 +112,7 @@ def _from_values(
 
 def saved_note(path: Path) -> str:
     """Return the note that `traces.save` left in a trace's file, or nothing."""
-    return str(_about(pq.read_schema(path).metadata).get("note", ""))
-
-
-def _about(metadata: dict[bytes, bytes] | None) -> dict[str, Any]:
-    """Return what flashcp wrote of a file into its metadata, or nothing."""
-    try:
-        about = json.loads((metadata or {}).get(b"flashcp", b"{}"))
-    except ValueError:
-        return {}
-    return about if isinstance(about, dict) else {}
+    return str(read_description(pq.read_schema(path).metadata, path).get("note", ""))
 
 
 def _batch_rows(metadata: pq.FileMetaData, column: str) -> int:
