@@ -193,6 +193,7 @@ def _map(
                 room = 1
                 yield pending.pop(0).result()
         except BaseException:
-            # Ctrl-C or an error: what has not begun need not.
-            pool.shutdown(wait=False, cancel_futures=True)
+            # Ctrl-C or an error: what has not begun need not. Waited for, because processes that
+            # are just starting would find their pool's semaphores gone and say so.
+            pool.shutdown(wait=True, cancel_futures=True)
             raise

@@ -106,8 +106,9 @@ class LocalEngine:
                         "computed is kept: run again, with fewer --processes, to go on"
                     ) from error
             finally:
-                # Ctrl-C or an error: what has not begun need not.
-                pool.shutdown(wait=False, cancel_futures=True)
+                # Ctrl-C or an error: what has not begun need not. Waited for, because processes
+                # that are just starting would find their pool's semaphores gone and say so.
+                pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _take(tasks: list[Task], most: int) -> list[Task]:

@@ -125,7 +125,8 @@ def load_results(path: Path) -> pd.DataFrame:
     table = pq.read_table(
         path, read_dictionary=[name for name in _schema("").names if _is_text(name)]
     )
-    frame: pd.DataFrame = table.to_pandas()
+    # Column by column, so that the rows are not in memory twice.
+    frame: pd.DataFrame = table.to_pandas(split_blocks=True, self_destruct=True)
     return frame
 
 

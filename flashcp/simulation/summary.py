@@ -26,6 +26,8 @@ FIRST = "the first settings"
 _MEANS = ("padded", "shards_per_rank", "moved_share", "eq5_share", "needed_share", "forward_us",
           "backward_us", "exchange_us", "copies_us", "bound_us", "overlaps")  # fmt: skip
 
+_USED = ("tokens", "kept_tokens", "imbalance", "total_us", "forward_total_us", *_MEANS)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
@@ -114,7 +116,9 @@ def summarise(
         capacity_bytes: memory of a GPU, by hardware name.
     """
     sweep = simulated.sweep
-    groups = dict(iter(simulated.rows.groupby([*AXES, "strategy"], observed=True, sort=False)))
+    # Only what is used, so that the rows of a large sweep are not in memory twice.
+    values = simulated.rows[[*AXES, "strategy", *_USED]]
+    groups = dict(iter(values.groupby([*AXES, "strategy"], observed=True, sort=False)[[*_USED]]))
     cells = {
         configuration: {
             name: _measured(
