@@ -1,11 +1,10 @@
 """`auto`: of everything we know how to do, what is predicted to take least.
 
 The search places the documents; the other strategies' shards are candidates as well. Each is
-predicted with the all-gather of what is not last and with the all-to-all of what is needed, in one
-kernel call and in two with the exchange between them; and the rings as they are. So `auto` is never
-predicted slower than another strategy under the same setting. Among candidates within 0.5% of the
+predicted with every all-gather and with the all-to-all of what is needed, in one kernel call and in
+two with the exchange between them; and the rings as they are. Among candidates within 0.5% of the
 best it takes the one that moves least, since traffic costs power and disturbs others even where it
-is hidden.
+is hidden; but never one that is predicted slower than another strategy as that one runs.
 """
 
 from typing import TYPE_CHECKING
@@ -60,12 +59,19 @@ def auto_plan(
     placement = find_placement(checked, cp, weights, effort)
     per_node = setting.profile.network.per_node(cp, setting.ranks_per_node)
     found = options(gather_on_nodes(placement, cp, per_node), checked, cp, setting)
+    others_us = np.inf  # the fastest other strategy, run its own way
     for rule in STRATEGIES.values():
+        limit = _TOLERANCE * min(option.total_us for option in found)
         if rule.exchange is Exchange.RING:
-            found.extend(_ring(rule, checked, cp, setting, min(o.total_us for o in found)))
-        elif _fewest_us(rule, checked, cp, setting) <= min(o.total_us for o in found):
-            found.extend(options(rule.shards(checked, cp), checked, cp, setting))
-    limit = _TOLERANCE * min(option.total_us for option in found)
+            candidates = _ring(rule, checked, cp, setting, limit)
+        elif _fewest_us(rule, checked, cp, setting) <= limit:
+            candidates = options(rule.shards(checked, cp), checked, cp, setting)
+        else:
+            continue
+        own = [o.total_us for o in candidates if o.exchange is rule.exchange and not o.overlap]
+        others_us = min([others_us, *own])
+        found.extend(candidates)
+    limit = min(_TOLERANCE * min(option.total_us for option in found), others_us)
     best = min(
         (option for option in found if option.total_us <= limit),
         key=lambda option: (option.moved_tokens, option.total_us),
@@ -92,9 +98,9 @@ def _fewest_us(
 
 
 def _ring(
-    rule: "Strategy", lengths: "NDArray[np.int32]", cp: int, setting: "Setting", best_us: float
+    rule: "Strategy", lengths: "NDArray[np.int32]", cp: int, setting: "Setting", limit_us: float
 ) -> list[Option]:
-    """Predict a ring strategy where it could be the fastest.
+    """Predict a ring strategy where it could be within `limit_us`.
 
     Its steps are one after another, each at least as long as its transfer; backward passes on KV
     and dKV, and once more.
@@ -108,7 +114,7 @@ def _ring(
             cp,
             ranks_per_node=setting.ranks_per_node,
         )
-        if 2 * (cp - 1) * step.us > best_us:
+        if 2 * (cp - 1) * step.us > limit_us:
             return []
     rows = rule.shards(lengths, cp)
     option = Option(rows, Exchange.RING, False, np.inf, moved)

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
     Clock = NDArray[np.float64]
 
-EXCHANGES = (Exchange.ALL_TO_ALL_NEEDED, Exchange.ALL_GATHER_NON_LAST)
+EXCHANGES = (
+    Exchange.ALL_TO_ALL_NEEDED,
+    Exchange.ALL_GATHER_NON_LAST,
+    Exchange.ALL_GATHER,  # moves most, but from where KV lies: nothing is packed
+)
 _DIRECTIONS: "tuple[Direction, ...]" = ("forward", "backward")
 
 
@@ -58,6 +62,7 @@ def options(
     attention = _attention(rank, start, stop, cp, setting)
     sent, received, joined = needed_tokens(document, rank, start, stop, cp)
     non_last = non_last_tokens(lengths, document, rank, start, stop, cp)
+    tokens = -(-int(lengths.sum(dtype=np.int64)) // cp)  # of the ranks that hold most
     kv_bytes = setting.model.kv_bytes_per_token
     copies = setting.profile.copies
     nothing = np.zeros(cp)
@@ -67,9 +72,12 @@ def options(
         if exchange is Exchange.ALL_TO_ALL_NEEDED:
             moved = float(max(sent.max(), received.max()))
             out = sent.astype(np.float64)
-        else:
+        elif exchange is Exchange.ALL_GATHER_NON_LAST:
             moved = float((cp - 1) * non_last.max())
             out = non_last.astype(np.float64)
+        else:
+            moved = float((cp - 1) * tokens)
+            out = nothing
         packed = copies.us_array(out * kv_bytes, nothing, "in-place")
         times = [exchange_us(exchange, moved, cp, setting, way) for way in _DIRECTIONS]
         for overlap in (False, True):
