@@ -71,11 +71,11 @@ class LocalEngine:
             for task in todo:
                 yield task, job.run(task.cell, task.packs)
             return
-        first = next(todo)
-        # Compiles every kernel before there are processes that would each do the same.
-        yield first, job.run(first.cell, first.packs)
-        again: list[Task] = []
+        waiting: list[Task] = []
         deaths = 0
+        # One block before there are more processes that would each compile the same kernels. Not in
+        # this process, which never needs them: they are 150 MB.
+        ahead = 1
         while True:
             pool = ProcessPoolExecutor(
                 min(self.processes, count),
@@ -86,20 +86,21 @@ class LocalEngine:
             pending: dict[Future[NDArray[np.float64]], Task] = {}
             try:
                 while True:
-                    room = 2 * self.processes - len(pending)
-                    new = [*_take(again, room), *islice(todo, max(room - len(again), 0))]
+                    waiting += islice(todo, max(ahead - len(pending) - len(waiting), 0))
                     with without_interrupts():  # a pool may start a process whenever work comes
-                        for task in new:
-                            pending[pool.submit(_run, task.cell, task.packs)] = task
+                        while waiting and len(pending) < ahead:
+                            # Fails where the pool has just died; then the task still waits.
+                            future = pool.submit(_run, waiting[0].cell, waiting[0].packs)
+                            pending[future] = waiting.pop(0)
                     if not pending:
                         return
-                    for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                        rows = future.result()
-                        yield pending.pop(future), rows
-                        deaths = 0
+                    for done in wait(pending, return_when=FIRST_COMPLETED).done:
+                        rows = done.result()
+                        yield pending.pop(done), rows
+                        deaths, ahead = 0, 2 * self.processes
             except BrokenProcessPool as error:
                 deaths += 1
-                again = list(pending.values())
+                waiting = [*pending.values(), *waiting]
                 if deaths == 2:
                     raise ChildProcessError(
                         "a worker process was killed twice, perhaps for want of memory; what was "
@@ -109,11 +110,6 @@ class LocalEngine:
                 # Ctrl-C or an error: what has not begun need not. Waited for, because processes
                 # that are just starting would find their pool's semaphores gone and say so.
                 pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _take(tasks: list[Task], most: int) -> list[Task]:
-    taken, tasks[:] = tasks[: max(most, 0)], tasks[max(most, 0) :]
-    return taken
 
 
 def _start(job: Job) -> None:
