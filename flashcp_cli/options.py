@@ -41,10 +41,12 @@ class Size(click.ParamType[int]):
         if isinstance(value, int):
             number = value
         else:
-            match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([kmg]?)", str(value).strip().lower())
+            written = str(value).strip().lower()
+            match = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)([kmg]?)", written)
             exact = float(match[1]) * _SUFFIXES[match[2]] if match else 0.5
             if exact != int(exact):
-                self.fail(f"{value!r} is not a whole number such as 8, 4096 or 128k", param, ctx)
+                shown = repr(value) if len(written) <= 40 else repr(written[:40] + "...")
+                self.fail(f"{shown} is not a whole number such as 8, 4096 or 128k", param, ctx)
             number = int(exact)
         if not self.least <= number <= self.most:
             self.fail(f"{value} is not in {self.least}..{self.most}", param, ctx)

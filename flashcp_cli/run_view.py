@@ -3,20 +3,21 @@
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from flashcp_cli.terminal import terminal
 
 
 def print_report(document: dict[str, Any]) -> None:
     """Print the report of `executor.report`."""
-    console = Console(highlight=False)
+    console = terminal()
     for line in _heading(document):
         console.print(line, soft_wrap=True)
-    console.print(_strategies(document))
+    console.print_whole(_strategies(document))
     name = document["winner"]["measured"]
     console.print(Text(f"Ranks of {name}, ms (forward + backward)", style="bold"))
-    console.print(_ranks(document["plans"][name]))
+    console.print_whole(_ranks(document["plans"][name]))
     console.print(
         "waits: for the exchange, as far as nothing hides it; exch.: the exchange by itself; "
         "MiB: estimated memory",

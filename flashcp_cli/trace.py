@@ -10,9 +10,6 @@ from flashcp_cli.options import echo_json, json_option
 from flashcp_cli.trace_options import TraceSource, trace_options
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
     from traces import Statistics, Trace
 
 
@@ -114,11 +111,12 @@ def _document(loaded: "Trace") -> dict[str, Any]:
 
 def _print(loaded: "Trace", statistics: "Statistics") -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False)
+    from flashcp_cli.terminal import terminal
+
+    console = terminal()
     mean = f"{statistics.mean:,.0f} on average"
     title = f"{loaded.name}: {loaded.documents:,} documents, {loaded.tokens:,} tokens, {mean}"
     console.print(Text(title, style="bold"), soft_wrap=True)
@@ -131,7 +129,7 @@ def _print(loaded: "Trace", statistics: "Statistics") -> None:
     for heading in columns:
         quantiles.add_column(heading, justify="right")
     quantiles.add_row(*(f"{value:,}" for value in columns.values()))
-    _print_whole(console, quantiles)
+    console.print_whole(quantiles)
 
     buckets = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     buckets.add_column("length up to", justify="right", no_wrap=True)
@@ -143,16 +141,7 @@ def _print(loaded: "Trace", statistics: "Statistics") -> None:
         for share in (bucket.document_share, bucket.token_share, bucket.work_share):
             cells += [f"{share:.2%}", _bar(share)]
         buckets.add_row(*cells)
-    _print_whole(console, buckets)
-
-
-def _print_whole(console: "Console", table: "Table") -> None:
-    """Print a table as wide as it is: a narrow terminal wraps its lines, no number is cut."""
-    from rich.measure import Measurement
-
-    unbounded = console.options.update(max_width=1000)
-    console.width = max(console.width, Measurement.get(console, unbounded, table).maximum)
-    console.print(table)
+    console.print_whole(buckets)
 
 
 _SHARES = (("documents", "cyan"), ("tokens", "green"), ("work", "magenta"))
