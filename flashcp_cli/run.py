@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 DTYPES = ("bfloat16", "float16", "float32", "float64")
 # What a command without further words takes: a real window on GPUs, seconds of work on a CPU.
-_CONTEXT_TOKENS = {"cuda": 131072, "cpu": 2048}
+_CONTEXT_TOKENS = {"cuda": 131072, "cpu": 1024}
 _REPETITIONS = {"cuda": 20, "cpu": 5}
 _CPU_RANKS = 2
 
@@ -40,7 +40,7 @@ _CPU_RANKS = 2
 @click.option(
     "--context",
     type=Size(most=2**28),
-    help="Context window, in tokens (128k on GPUs, 2k on a CPU otherwise).",
+    help="Context window, in tokens (128k on GPUs, 1k on a CPU otherwise).",
 )
 @click.option(
     "--pack-by",
