@@ -1,6 +1,6 @@
 """The options that say on what hardware and for which model, for every command that predicts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,6 +18,18 @@ _HEADS = {
     "kv_heads": ("KV heads a rank", 4096),
     "head_dim": ("Head size", 1024),
 }
+
+
+class Names(CommaList):
+    """Some of a few names between commas; the help shows them all."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._one = Name(names)
+        super().__init__(self._one)
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
+        """Show every name in the help."""
+        return f"{self._one.get_metavar(param, ctx)},..."
 
 
 def setting_options(*, lists: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -46,7 +58,7 @@ def setting_options(*, lists: bool = False) -> Callable[[Callable[..., None]], C
                          help="Hardware profile (see flashcp hardware list)."),
             click.option("--ranks-per-node", type=Size(most=1024),
                          help="Ranks that share a node's links."),
-            click.option("--copies", type=several(Name(COPIES)), default="published",
+            click.option("--copies", type=Names(COPIES) if lists else Name(COPIES), default="published",
                          show_default=True, help="Count copies as each strategy's authors run it, "
                          "or only what a layout must move."),
         ]  # fmt: skip

@@ -7,7 +7,7 @@ import click
 
 from flashcp_cli.options import CommaList, Name, Size, echo_json, json_option
 from flashcp_cli.plan import PACKERS, STRATEGIES
-from flashcp_cli.setting_options import load_models_with, load_profiles, setting_options
+from flashcp_cli.setting_options import Names, load_models_with, load_profiles, setting_options
 from flashcp_cli.trace_options import TraceSource, traces_options
 
 if TYPE_CHECKING:
@@ -41,14 +41,14 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option(
     "--strategy",
-    type=CommaList(Name((*STRATEGIES, "all"))),
+    type=Names((*STRATEGIES, "all")),
     default="all",
     show_default=True,
     help="Strategies to compare.",
 )
 @click.option(
     "--pack-by",
-    type=CommaList(Name(PACKERS)),
+    type=Names(PACKERS),
     default="concat",
     show_default=True,
     help="How documents fill windows.",
@@ -98,14 +98,14 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option(
     "--exchange",
-    type=CommaList(Name(EXCHANGES)),
+    type=Names(EXCHANGES),
     default="own",
     show_default=True,
     help="Exchange everything, what is not last, or what is needed, in all but rings.",
 )
 @click.option(
     "--overlap",
-    type=CommaList(Name(OVERLAPS)),
+    type=Names(OVERLAPS),
     default="own",
     show_default=True,
     help="Attend to what is local while the exchange runs, in all but rings.",
