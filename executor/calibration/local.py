@@ -16,6 +16,9 @@ from executor.calibration.timing import Run, Stopwatch
 from executor.rows import take_into
 
 PIECES = (4, 32)
+# More than caches hold: between two exchanges of a run attention has long displaced their buffers.
+_ROTATED_BYTES = 2e8
+_MOST_PAIRS = 64
 _ROW = (2, 8, 128)  # K and V of 8 heads of 128: 4 KB in bf16
 _ROW_BYTES = 2 * 8 * 128 * 2
 _MATMULS = {"cpu": (256, 512, 1024), "cuda": (2048, 4096, 8192)}
@@ -62,7 +65,7 @@ def measure_copy(
             _rows(rows, watch.device),
             torch.empty((rows, *_ROW), dtype=torch.bfloat16, device=watch.device),
         )
-        for _ in range(3)
+        for _ in range(int(min(max(_ROTATED_BYTES // (2 * moved_bytes), 2), _MOST_PAIRS)))
     ]
     runs = [_copy(layout, source, target, pieces) for source, target in pairs]
     sample = watch.kernel(runs, 3 * repeats)
