@@ -43,6 +43,7 @@ def setting_options(*, lists: bool = False) -> Callable[[Callable[..., None]], C
         return CommaList(of) if lists else of
 
     more = ",..." if lists else ""
+    copies = Names(COPIES) if lists else Name(COPIES)
 
     def add(function: Callable[..., None]) -> Callable[..., None]:
         options = [
@@ -58,7 +59,7 @@ def setting_options(*, lists: bool = False) -> Callable[[Callable[..., None]], C
                          help="Hardware profile (see flashcp hardware list)."),
             click.option("--ranks-per-node", type=Size(most=1024),
                          help="Ranks that share a node's links."),
-            click.option("--copies", type=Names(COPIES) if lists else Name(COPIES), default="published",
+            click.option("--copies", type=copies, default="published",
                          show_default=True, help="Count copies as each strategy's authors run it, "
                          "or only what a layout must move."),
         ]  # fmt: skip
