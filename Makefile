@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 .PHONY: demo test check format clean
 
 demo: .venv/.demo  ## plan a bundled real trace on 8 H100s
-	$(BIN)/flashcp plan wlb-llm --packs 200 --cp 8 --context 128k --hardware h100-sxm
+	$(BIN)/flashcp plan code --packs 200 --cp 8 --context 128k --hardware h100-sxm
 
 test: .venv/.dev  ## the whole test suite
 	$(BIN)/python -m pytest -n 2
