@@ -13,7 +13,7 @@ from flashcp.simulation.intervals import Interval, mean_interval, ratio_interval
 from flashcp.simulation.memory import Memory, memory
 from flashcp.simulation.reasons import Losses, losses, reason
 from flashcp.simulation.step import StepModel, pack_times_us, slowest_of_steps
-from flashcp.simulation.sweep import AXES, Configuration, Sweep
+from flashcp.simulation.sweep import Configuration, Sweep
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,8 +25,6 @@ BASELINE = "per-seq"
 FIRST = "the first settings"
 _MEANS = ("padded", "shards_per_rank", "moved_share", "eq5_share", "needed_share", "forward_us",
           "backward_us", "exchange_us", "copies_us", "bound_us", "overlaps")  # fmt: skip
-
-_USED = ("tokens", "kept_tokens", "imbalance", "total_us", "forward_total_us", *_MEANS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,21 +114,9 @@ def summarise(
         capacity_bytes: memory of a GPU, by hardware name.
     """
     sweep = simulated.sweep
-    # Only what is used, so that the rows of a large sweep are not in memory twice.
-    values = simulated.rows[[*AXES, "strategy", *_USED]]
-    groups = dict(iter(values.groupby([*AXES, "strategy"], observed=True, sort=False)[[*_USED]]))
-    cells = {
-        configuration: {
-            name: _measured(
-                sweep,
-                configuration,
-                groups[(*asdict(configuration).values(), name)],
-                step,
-            )
-            for name in sweep.strategies
-        }
-        for configuration in sweep.configurations
-    }
+    cells: dict[Configuration, dict[str, _Measured]] = {}
+    for configuration, name, frame in simulated.frames():
+        cells.setdefault(configuration, {})[name] = _measured(sweep, configuration, frame, step)
     rows = []
     for configuration, cell in cells.items():
         for name, ours in cell.items():

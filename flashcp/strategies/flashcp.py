@@ -23,9 +23,9 @@ The paper leaves open, and this module decides:
 import numpy as np
 from numpy.typing import NDArray
 
-from groundwork.jit import jit, jit_as
 from flashcp.strategies._chunks import chunk_start
 from flashcp.strategies._shards import Rows, append, canonical
+from groundwork.jit import jit, jit_as
 
 TARGET_IMBALANCE = 1.04
 

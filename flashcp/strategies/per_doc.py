@@ -9,9 +9,9 @@ times the mean work. All three make slivers of short documents.
 import numpy as np
 from numpy.typing import NDArray
 
-from groundwork.jit import jit
 from flashcp.strategies._chunks import chunk_start
 from flashcp.strategies._shards import Rows, append
+from groundwork.jit import jit
 
 
 @jit

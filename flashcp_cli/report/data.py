@@ -70,17 +70,14 @@ def breakdown(rows: "list[Row]", sweep: "Sweep") -> list[dict[str, Any]]:
 
 def distributions(simulated: "Simulated") -> list[dict[str, Any]]:
     """Return quantiles over packs of imbalance and of KV moved, of every configuration."""
-    from flashcp.simulation.sweep import AXES
-
-    cells = {tuple(vars(c).values()): i for i, c in enumerate(simulated.sweep.configurations)}
+    cells = {c: i for i, c in enumerate(simulated.sweep.configurations)}
     found: list[dict[str, Any]] = []
-    for key, frame in simulated.rows.groupby([*AXES, "strategy"], observed=True, sort=False):
-        *axes, strategy = key
+    for configuration, strategy, frame in simulated.frames():
         imbalance = np.quantile(frame["imbalance"], _QUANTILES)
         moved = np.quantile(frame["moved_share"], _QUANTILES)
         found.extend(
             {
-                "cell": cells[tuple(axes)],
+                "cell": cells[configuration],
                 "strategy": strategy,
                 "packs": _round(share),
                 "imbalance": _round(imbalance[i]),

@@ -66,6 +66,19 @@ def test_every_configuration_sees_the_same_packs():
     assert len({tuple(values) for _, values in tokens}) == 1
 
 
+def test_rows_lie_where_their_settings_say():
+    traces = [load("papers"), Trace("few", np.array([9000, 30_000, 700], np.int32))]
+    simulated = simulate(sweep(traces=traces), engine=LocalEngine(1))
+    seen = 0
+    for configuration, strategy, frame in simulated.frames():
+        assert set(frame["strategy"]) == {strategy}
+        assert set(frame["trace"]) == {configuration.trace}
+        assert set(frame["cp"]) == {configuration.cp}
+        assert list(frame["pack"]) == list(range(len(frame)))
+        seen += len(frame)
+    assert seen == len(simulated.rows)
+
+
 def test_processes_and_interrupts_do_not_change_a_byte(tmp_path):
     many = sweep(packs=2 * BLOCK_PACKS + 3, strategies=("per-seq", "flashcp"), cp=[4],
                  context_tokens=[8192])  # fmt: skip
