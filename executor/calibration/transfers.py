@@ -24,9 +24,6 @@ _reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_sc
 
 _ROUND_US = 3000.0
 _MOST_INNER = 20
-# Buffers are taken in turn, more than caches hold: a run's own were last used a layer ago.
-_ROTATED_BYTES = 1e8
-_MOST_SETS = 16
 _ROUNDS = 6
 _ELEMENT_BYTES = 2
 _UNEVEN_BYTES = (2**14, 2**17, 2**20, 2**22)
@@ -79,13 +76,10 @@ def measure(exchange: Exchange, group: Group, watch: Stopwatch, limit_s: float) 
     """
     if group.group is None or group.control is None:
         raise AssertionError("only ranks of the group measure it")
-    sets = int(np.clip(_ROTATED_BYTES // max(2 * exchange.total_bytes, 1), 1, _MOST_SETS))
-    transport = Transport(group.group)
-    runs = [prepare(exchange, transport, watch.device) for _ in range(sets)]
-    for run in runs:
-        run()
+    run = prepare(exchange, Transport(group.group), watch.device)
+    run()
     dist.barrier(group.control)
-    first = watch.repeats(runs, 1)[0]
+    first = watch.repeats([run], 1)[0]
     plan = torch.tensor([first])
     dist.all_reduce(plan, dist.ReduceOp.MAX, group=group.control)
     inner = int(np.clip(_ROUND_US / float(plan), 1, _MOST_INNER))
@@ -96,8 +90,7 @@ def measure(exchange: Exchange, group: Group, watch: Stopwatch, limit_s: float) 
         rounds = []
         for _ in range(_ROUNDS):
             dist.barrier(group.control)
-            rounds += watch.repeats(runs, 1, inner=inner)
-            runs = [*runs[inner % sets :], *runs[: inner % sets]]
+            rounds += watch.repeats([run], 1, inner=inner)
         slowest = torch.tensor(rounds, dtype=torch.float64)
         dist.all_reduce(slowest, dist.ReduceOp.MAX, group=group.control)
         times += slowest.tolist()
