@@ -22,6 +22,7 @@ from flashcp.search.nodes import gather_on_nodes
 from flashcp.search.placement import find_placement
 from flashcp.search.weights import search_weights
 from flashcp.strategies import AUTO, STRATEGIES, check_cp, check_lengths
+from flashcp.strategies._shards import columns
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -123,7 +124,7 @@ def _ring(
 
 
 def _plan(lengths: "NDArray[np.int32]", cp: int, option: Option, strategy: str) -> Plan:
-    rank, document, start, stop = np.ascontiguousarray(option.rows.T)
+    rank, document, start, stop = columns(option.rows)
     return Plan(
         lengths=lengths,
         cp=cp,

@@ -11,6 +11,7 @@ import numpy as np
 
 from costmodel.attention_kernel import attention_us
 from flashcp.exchange import Exchange, needed_tokens, non_last_tokens
+from flashcp.strategies._shards import columns
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -58,7 +59,7 @@ def options(
         cp: CP degree.
         setting: hardware and model shape; its copies are in place, as `auto`'s are.
     """
-    rank, document, start, stop = np.ascontiguousarray(rows.T)
+    rank, document, start, stop = columns(rows)
     attention = _attention(rank, start, stop, cp, setting)
     sent, received, joined = needed_tokens(document, rank, start, stop, cp)
     non_last = non_last_tokens(lengths, document, rank, start, stop, cp)

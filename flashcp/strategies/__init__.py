@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from flashcp.errors import PlanError
 from flashcp.exchange import Exchange
 from flashcp.plans import MOST_RANKS, Plan
-from flashcp.strategies._shards import Rows
+from flashcp.strategies._shards import Rows, columns
 from flashcp.strategies.flashcp import flashcp_shards
 from flashcp.strategies.per_doc import contiguous_shards, zigzag_shards
 from flashcp.strategies.per_seq import per_seq_shards
@@ -74,7 +74,7 @@ def shard(lengths: ArrayLike, cp: int, strategy: str) -> Plan:
     checked = check_lengths(lengths)
     check_cp(cp)
     rule = STRATEGIES[strategy]
-    rank, document, start, stop = np.ascontiguousarray(rule.shards(checked, cp).T)
+    rank, document, start, stop = columns(rule.shards(checked, cp))
     return Plan(
         lengths=checked,
         cp=cp,
@@ -95,7 +95,7 @@ def check_cp(cp: Any) -> None:
 
 
 def check_lengths(lengths: ArrayLike) -> NDArray[np.int32]:
-    """Return a pack's lengths as int32 of our own, or say which one is wrong.
+    """Return a pack's lengths as read-only int32 of our own, or say which one is wrong.
 
     Raises:
         PlanError: no documents, or a length that is not a whole number from 1 to 2**31 - 1, or
@@ -113,4 +113,6 @@ def check_lengths(lengths: ArrayLike) -> NDArray[np.int32]:
         )
     if given.sum(dtype=np.int64) > np.iinfo(np.int32).max:
         raise PlanError(f"a pack of {given.sum(dtype=np.int64)} tokens is above {2**31 - 1}")
-    return np.array(given, dtype=np.int32)
+    lengths = np.array(given, dtype=np.int32)
+    lengths.flags.writeable = False
+    return lengths

@@ -12,6 +12,16 @@ from groundwork.jit import jit_as
 Rows = NDArray[np.int32]
 
 
+def columns(rows: Rows) -> tuple[NDArray[np.int32], ...]:
+    """Return rank, document, start and stop of rows, read-only and contiguous, [shards] each.
+
+    As a plan keeps them: compiled functions then see one type of array, and are compiled once.
+    """
+    split = np.ascontiguousarray(rows.T)
+    split.flags.writeable = False
+    return tuple(split)
+
+
 def canonical(rows: Rows) -> Rows:
     """Return `rows` sorted, with ranges that touch joined.
 
