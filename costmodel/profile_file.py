@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from functools import cache
 from importlib.resources import files
@@ -13,6 +12,7 @@ from costmodel.checks import Fields, read_json
 from costmodel.errors import ProfileError
 from costmodel.names import nearest
 from costmodel.profile import Profile
+from groundwork.atomic import replace_whole
 
 FORMAT = "flashcp-profile"
 VERSION = 1
@@ -82,17 +82,8 @@ def profile_text(profile: Profile) -> str:
 
 def write_profile(profile: Profile, path: Path) -> None:
     """Write `profile` to `path`, whole or not at all; raises OSError as the file system does."""
-    text = profile_text(profile)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with replace_whole(path) as temporary:
+        temporary.write_text(profile_text(profile), encoding="utf-8")
 
 
 @cache

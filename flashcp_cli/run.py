@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flashcp_cli.options import CommaList, Name, Size, echo_json, json_option
+from flashcp_cli.outputs import check_outputs
 from flashcp_cli.plan import PACKERS, STRATEGIES
 from flashcp_cli.trace_options import TraceSource, trace_options
 
@@ -114,9 +115,10 @@ def run(source: TraceSource, as_json: bool, **options: Any) -> None:
     from executor.picture import chrome_trace
     from executor.report import report
 
-    for path in (options["results"], options["timeline"]):
-        if path is not None and not path.parent.is_dir():
-            raise click.BadParameter(f"{path.parent} is not a folder", param_hint=str(path))
+    check_outputs(
+        {"--results": options["results"], "--timeline": options["timeline"]},
+        [source.name, options["model"], options["hardware"]],
+    )
     job, setting, source_text = _job(source, options)
     try:
         results = _execute(job, setting, emulate=options["emulate"])
