@@ -1,10 +1,15 @@
 """How KV reaches the ranks that need it, and how many tokens of it each kind of exchange moves.
 
-Four kinds. `ring` passes every rank's KV around, N-1 steps. `all-gather` gives every token to
+Five kinds. `ring` passes every rank's KV around, N-1 steps. `all-gather` gives every token to
 every rank. `all-gather-non-last` (FlashCP) leaves out what nobody else attends to: undivided
 documents and every document's last shard; as all-gather wants equal sizes, each rank's part is
 padded to the largest. `all-to-all-needed` sends each rank only the prefixes that its shards attend
-to. On 128k packs of WLB-LLM lengths at CP 8 the last moves a few percent of what the first two do.
+to. On 128k packs of WLB-LLM lengths at CP 8 it moves a few percent of what the first two do.
+
+`all-to-all-two-level` moves the same where ranks span nodes, but lets what several ranks of another
+node need cross once: rank h sends it to the rank of that node in its own place, on its rail, and
+that one passes it on inside the node, together with what ranks of one node send each other.
+Two all-to-alls, one over each rail and then one inside each node.
 
 Tokens here are counted once for K and V together, one way; the backward exchange of dK and dV moves
 as many the other way.
@@ -28,6 +33,7 @@ class Exchange(StrEnum):
     ALL_GATHER = "all-gather"
     ALL_GATHER_NON_LAST = "all-gather-non-last"
     ALL_TO_ALL_NEEDED = "all-to-all-needed"
+    ALL_TO_ALL_TWO_LEVEL = "all-to-all-two-level"
 
 
 @jit
@@ -86,6 +92,60 @@ def needed_tokens(
     return _needed_tokens(order, document, rank, start, stop, cp)
 
 
+def across_tokens(
+    document: "NDArray[np.int32]",
+    rank: "NDArray[np.int32]",
+    start: "NDArray[np.int32]",
+    stop: "NDArray[np.int32]",
+    cp: int,
+    ranks_per_node: int,
+) -> "tuple[NDArray[np.int64], NDArray[np.int64]]":
+    """Count how many of the needed tokens each rank sends to, and receives from, other nodes.
+
+    Args:
+        document: each shard's document, [shards]; shards are canonical.
+        rank: its rank, [shards].
+        start: its first token, [shards].
+        stop: one past its last token, [shards].
+        cp: ranks.
+        ranks_per_node: ranks r with the same r // ranks_per_node share a node; divides `cp`.
+
+    Returns:
+        Tokens sent, [cp]; and received, [cp]; each a part of those of `needed_tokens`.
+    """
+    order = np.lexsort((start, document))
+    return _across_tokens(order, document, rank, start, stop, cp, ranks_per_node)
+
+
+def two_level_tokens(
+    document: "NDArray[np.int32]",
+    rank: "NDArray[np.int32]",
+    start: "NDArray[np.int32]",
+    stop: "NDArray[np.int32]",
+    cp: int,
+    ranks_per_node: int,
+) -> "tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]":
+    """Count the tokens each rank sends and receives across and inside nodes in two levels.
+
+    Rank h sends what anyone on node m needs of it to rank m * ranks_per_node + h % ranks_per_node,
+    once; that one sends it to each rank of node m that needs it, but to itself. On its own node h
+    sends to each directly.
+
+    Args:
+        document: each shard's document, [shards]; shards are canonical.
+        rank: its rank, [shards].
+        start: its first token, [shards].
+        stop: one past its last token, [shards].
+        cp: ranks.
+        ranks_per_node: ranks r with the same r // ranks_per_node share a node; divides `cp`.
+
+    Returns:
+        Tokens sent across, received across, sent inside, received inside; [cp] each.
+    """
+    order = np.lexsort((start, document))
+    return _two_level_tokens(order, document, rank, start, stop, cp, ranks_per_node)
+
+
 @jit
 def _needed_tokens(
     order: "NDArray[np.int64]",
@@ -119,3 +179,83 @@ def _needed_tokens(
             sent[r] += tokens * (later - 1)
             received[r] -= tokens
     return sent, received, joined
+
+
+@jit
+def _across_tokens(
+    order: "NDArray[np.int64]",
+    document: "NDArray[np.int32]",
+    rank: "NDArray[np.int32]",
+    start: "NDArray[np.int32]",
+    stop: "NDArray[np.int32]",
+    cp: int,
+    ranks_per_node: int,
+) -> "tuple[NDArray[np.int64], NDArray[np.int64]]":
+    """Count for `across_tokens`; `order` sorts the shards by document and start."""
+    sent = np.zeros(cp, dtype=np.int64)
+    received = np.zeros(cp, dtype=np.int64)
+    seen = np.full(cp, -1, dtype=np.int64)  # the last document in which each rank was met
+    later = np.zeros(cp // ranks_per_node, dtype=np.int64)  # ranks of each node with later shards
+    everywhere = 0  # their sum
+    for i in range(order.size - 1, -1, -1):
+        shard = order[i]
+        if i == order.size - 1 or document[order[i + 1]] != document[shard]:
+            later[:] = 0
+            everywhere = 0
+        tokens = stop[shard] - start[shard]
+        r = rank[shard]
+        node = r // ranks_per_node
+        sent[r] += tokens * (everywhere - later[node])
+        if later[node] > 0:
+            for neighbour in range(node * ranks_per_node, (node + 1) * ranks_per_node):
+                if seen[neighbour] == document[shard]:
+                    received[neighbour] -= tokens
+        if seen[r] != document[shard]:
+            seen[r] = document[shard]
+            received[r] += start[shard]
+            later[node] += 1
+            everywhere += 1
+    return sent, received
+
+
+@jit
+def _two_level_tokens(
+    order: "NDArray[np.int64]",
+    document: "NDArray[np.int32]",
+    rank: "NDArray[np.int32]",
+    start: "NDArray[np.int32]",
+    stop: "NDArray[np.int32]",
+    cp: int,
+    ranks_per_node: int,
+) -> "tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]":
+    """Count for `two_level_tokens`; `order` sorts the shards by document and start."""
+    across_sent = np.zeros(cp, dtype=np.int64)
+    across_received = np.zeros(cp, dtype=np.int64)
+    inside_sent = np.zeros(cp, dtype=np.int64)
+    inside_received = np.zeros(cp, dtype=np.int64)
+    seen = np.full(cp, -1, dtype=np.int64)  # the last document in which each rank was met
+    later = np.zeros(cp // ranks_per_node, dtype=np.int64)  # ranks of each node with later shards
+    for i in range(order.size - 1, -1, -1):
+        shard = order[i]
+        if i == order.size - 1 or document[order[i + 1]] != document[shard]:
+            later[:] = 0
+        tokens = stop[shard] - start[shard]
+        r = rank[shard]
+        home = r // ranks_per_node
+        for node in range(later.size):
+            if later[node] == 0:
+                continue
+            # The rank of this node that holds the shard or gets it first; does it need it itself?
+            first = node * ranks_per_node + r % ranks_per_node
+            has = seen[first] == document[shard]
+            if node != home:
+                across_sent[r] += tokens
+                across_received[first] += tokens
+            inside_sent[first] += tokens * (later[node] - has)
+            if has:
+                inside_received[first] -= tokens  # of all that lies before its last shard
+        if seen[r] != document[shard]:
+            seen[r] = document[shard]
+            inside_received[r] += start[shard]
+            later[home] += 1
+    return across_sent, across_received, inside_sent, inside_received

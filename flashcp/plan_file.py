@@ -9,7 +9,7 @@ trust what they load. See docs/plan-file.md for the format.
 import base64
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,8 @@ from groundwork.atomic import replace_whole
 if TYPE_CHECKING:
     from traces.packing import Packing
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_READ_VERSIONS = (1, 2)
 SHARDS = pa.schema(
     [
         pa.field("pack", pa.int32(), nullable=False),
@@ -45,8 +46,10 @@ PACKS = pa.schema(
         ("exchange", pa.string()),
         ("overlap", pa.bool_()),
         ("fingerprint", pa.string()),
+        ("ranks_per_node", pa.int32()),  # 0 where the exchange has no two levels
     ]
 )
+_PACKS_OF_VERSION_1 = PACKS.remove(PACKS.get_field_index("ranks_per_node"))
 DOCUMENTS = pa.schema(
     [("pack", pa.int32()), ("document", pa.int32()), ("row", pa.int64()), ("offset", pa.int64())]
 )
@@ -106,7 +109,7 @@ def save_plans(path: str | Path, file: PlanFile) -> None:
     """
     schema = SHARDS.with_metadata(
         {
-            _HEADER: json.dumps(asdict(file.header)),
+            _HEADER: json.dumps(asdict(replace(file.header, format_version=FORMAT_VERSION))),
             _PACKS: _encode(_pack_table(file.plans)),
             _DOCUMENTS: _encode(_document_table(file.rows, file.offsets)),
         }
@@ -136,7 +139,8 @@ def load_plans(path: str | Path) -> PlanFile:
         raise PlanError(f"{path} holds the columns {columns}; a plan file's are {_columns()}")
     if any(table[name].null_count for name in SHARDS.names):
         raise PlanError(f"{path} has empty cells; a plan file has none")
-    packs = _decode(path, table.schema.metadata, _PACKS, PACKS)
+    first = header.format_version == 1
+    packs = _decode(path, table.schema.metadata, _PACKS, _PACKS_OF_VERSION_1 if first else PACKS)
     documents = _decode(path, table.schema.metadata, _DOCUMENTS, DOCUMENTS)
     plans = _plans(path, header, table, packs)
     rows, offsets = _documents(path, plans, documents)
@@ -158,7 +162,16 @@ def _shard_table(plans: list[Plan], first: int, schema: pa.Schema) -> pa.Table:
 
 
 def _pack_table(plans: list[Plan]) -> pa.Table:
-    rows = [(plan.strategy, plan.exchange.value, plan.overlap, plan.fingerprint) for plan in plans]
+    rows = [
+        (
+            plan.strategy,
+            plan.exchange.value,
+            plan.overlap,
+            plan.fingerprint,
+            plan.ranks_per_node or 0,
+        )
+        for plan in plans
+    ]
     return pa.table([list(column) for column in zip(*rows, strict=True)], schema=PACKS)
 
 
@@ -191,7 +204,7 @@ def _decode(path: Path, metadata: dict[bytes, bytes], key: bytes, schema: pa.Sch
     except (ValueError, OSError) as error:  # base64's and Arrow's own
         raise PlanError(f"{path}: metadata {key.decode()!r} is broken: {error}") from error
     if not table.schema.equals(schema):
-        raise PlanError(f"{path}: metadata {key.decode()!r} holds other columns than version 1's")
+        raise PlanError(f"{path}: metadata {key.decode()!r} holds other columns than its version's")
     if table.num_rows == 0 or any(column.null_count for column in table.columns):
         raise PlanError(f"{path}: metadata {key.decode()!r} is empty or has empty cells")
     return table
@@ -205,10 +218,10 @@ def _header(path: Path, metadata: dict[bytes, bytes]) -> Header:
     except (ValueError, RecursionError) as error:
         raise PlanError(f"{path}: metadata 'flashcp' is not JSON: {error}") from error
     version = values.get("format_version") if isinstance(values, dict) else None
-    if version != FORMAT_VERSION or isinstance(version, bool):
+    if version not in _READ_VERSIONS or isinstance(version, bool):
         raise PlanError(
-            f"{path} has plan format version {version}; this flashcp reads {FORMAT_VERSION}: "
-            f"make it anew with flashcp plan"
+            f"{path} has plan format version {version}; this flashcp reads "
+            f"{' and '.join(map(str, _READ_VERSIONS))}: make it anew with flashcp plan"
         )
     for field in fields(Header):
         if not isinstance(values.get(field.name), _TYPES[field.name]):
@@ -295,6 +308,7 @@ def _plan(header: Header, columns: dict[str, NDArray[Any]], said: dict[str, Any]
         exchange=exchange,
         strategy=said["strategy"],
         overlap=said["overlap"],
+        ranks_per_node=said.get("ranks_per_node") or None,
         **shards,
     )
     if plan.fingerprint != said["fingerprint"]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flashcp.errors import PlanError
-from flashcp.exchange import Exchange, needed_tokens, non_last_tokens
+from flashcp.exchange import Exchange, needed_tokens, non_last_tokens, two_level_tokens
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,6 +37,11 @@ class Plan:
         strategy: the rule that made the plan.
         overlap: attend in two kernel calls, what needs no exchange while the exchange runs and then
             what waits for it, rather than in one call after it.
+        ranks_per_node: ranks r with the same r // ranks_per_node share a node. Part of the plan
+            where the exchange has two levels, a divisor of `cp`; else None.
+
+    Raises:
+        PlanError: `ranks_per_node` is missing, not wanted, or does not divide `cp`.
     """
 
     lengths: "NDArray[np.int32]"
@@ -48,8 +53,10 @@ class Plan:
     exchange: Exchange
     strategy: str
     overlap: bool = False
+    ranks_per_node: int | None = None
 
     def __post_init__(self) -> None:
+        check_nodes(self.exchange, self.cp, self.ranks_per_node)
         for array in (self.lengths, self.document, self.rank, self.start, self.stop):
             array.flags.writeable = False
 
@@ -95,10 +102,23 @@ class Plan:
         return needed_tokens(self.document, self.rank, self.start, self.stop, self.cp)
 
     @cached_property
+    def two_level_tokens(self) -> "tuple[NDArray[np.int64], ...]":
+        """Tokens each rank sends, receives across nodes and sends, receives inside; [cp] each.
+
+        See `flashcp.exchange.two_level_tokens`; only of plans with that exchange.
+        """
+        if self.ranks_per_node is None:
+            raise PlanError(f"a plan with the exchange {self.exchange} has no two levels")
+        return two_level_tokens(
+            self.document, self.rank, self.start, self.stop, self.cp, self.ranks_per_node
+        )
+
+    @cached_property
     def fingerprint(self) -> str:
         """16 hexadecimal digits, the same wherever the same plan was made."""
+        nodes = "" if self.ranks_per_node is None else f" {self.ranks_per_node}"
         digest = hashlib.sha256(
-            f"flashcp plan 1 {self.cp} {self.exchange} {self.overlap:d}".encode()
+            f"flashcp plan 1 {self.cp} {self.exchange} {self.overlap:d}{nodes}".encode()
         )
         for array in (self.lengths, self.document, self.rank, self.start, self.stop):
             digest.update(np.int64(array.size).astype("<i8").tobytes())
@@ -117,6 +137,19 @@ class Plan:
         sums = np.zeros(values.size + 1, dtype=np.int64)
         np.cumsum(values, out=sums[1:])
         return np.diff(sums[self.rank_splits])
+
+
+def check_nodes(exchange: Exchange, cp: int, ranks_per_node: int | None) -> None:
+    """Check that a plan knows its nodes where its exchange uses them, and only there.
+
+    Raises:
+        PlanError: names the exchange and the ranks per node.
+    """
+    if (exchange is Exchange.ALL_TO_ALL_TWO_LEVEL) != (ranks_per_node is not None):
+        wants = "needs" if ranks_per_node is None else "takes no"
+        raise PlanError(f"the exchange {exchange} {wants} ranks per node, got {ranks_per_node}")
+    if ranks_per_node is not None and not (1 <= ranks_per_node <= cp and cp % ranks_per_node == 0):
+        raise PlanError(f"{ranks_per_node} ranks per node do not divide a CP degree of {cp}")
 
 
 def check_shards(

@@ -1,9 +1,14 @@
 """Traffic is counted right, against counting pair by pair."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from flashcp.errors import PlanError
+from flashcp.exchange import Exchange, across_tokens, two_level_tokens
 from flashcp.measures import measure, padded_work
 from flashcp.strategies import STRATEGIES, shard
 from tests.flashcp.packs import cp_degrees, lengths
@@ -31,6 +36,92 @@ def test_needed_tokens_are_those_of_counting_every_pair(strategy, pack, cp):
     assert received.tolist() == expected_received.tolist()
     assert sent.sum() == received.sum()
     assert (joined >= received).all()
+
+
+def messages(plan, per_node):
+    """Who sends how much to whom across and inside nodes, by following every shard's way."""
+    direct = np.zeros((plan.cp, plan.cp), dtype=int)
+    across, inside = np.zeros_like(direct), np.zeros_like(direct)
+    shards = list(zip(plan.document, plan.rank, plan.start, plan.stop, strict=True))
+    for d, r, a, b in shards:
+        needing = {q for e, q, _, stop in shards if e == d and q != r and stop > b}
+        for q in needing:
+            direct[r, q] += b - a
+        for node in range(plan.cp // per_node):
+            there = {q for q in needing if q // per_node == node}
+            first = r if r // per_node == node else node * per_node + r % per_node
+            if there and first != r:
+                across[r, first] += b - a
+            for q in there - {first}:
+                inside[first, q] += b - a
+    return direct, across, inside
+
+
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+@given(pack=lengths(8), nodes=st.integers(1, 4), per_node=st.integers(1, 4))
+@settings(max_examples=30, deadline=None)
+def test_tokens_across_and_inside_nodes_are_those_of_every_message(strategy, pack, nodes, per_node):
+    plan = shard(pack, nodes * per_node, strategy)
+    shards = (plan.document, plan.rank, plan.start, plan.stop, plan.cp, per_node)
+    direct, across, inside = messages(plan, per_node)
+    counted = [tokens.tolist() for tokens in two_level_tokens(*shards)]
+    assert counted == [m.sum(axis=axis).tolist() for m in (across, inside) for axis in (1, 0)]
+    node = np.arange(plan.cp) // per_node
+    crossing = np.where(node[:, None] != node, direct, 0)
+    counted = [tokens.tolist() for tokens in across_tokens(*shards)]
+    assert counted == [crossing.sum(axis=axis).tolist() for axis in (1, 0)]
+
+
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+@given(pack=lengths(8), nodes=st.integers(1, 4), per_node=st.integers(1, 4))
+@settings(max_examples=30, deadline=None)
+def test_two_levels_send_no_more_across_nodes_and_deliver_all_that_is_needed(
+    strategy, pack, nodes, per_node
+):
+    plan = shard(pack, nodes * per_node, strategy)
+    shards = (plan.document, plan.rank, plan.start, plan.stop, plan.cp, per_node)
+    sent, received, _ = plan.needed_tokens
+    across_sent, across_received, inside_sent, inside_received = two_level_tokens(*shards)
+    one_sent, one_received = across_tokens(*shards)
+    assert across_sent.sum() == across_received.sum() <= one_sent.sum() == one_received.sum()
+    assert inside_sent.sum() == inside_received.sum()
+    assert (across_sent <= one_sent).all()
+    assert (one_sent <= sent).all()
+    assert (one_received <= received).all()
+    # What is passed on came across; what came across is passed on or needed where it came.
+    assert (inside_received + across_received >= received).all()
+    assert (inside_received <= received).all()
+    if nodes == 1 or one_sent.sum() == 0:
+        assert across_sent.sum() == 0
+        assert inside_sent.tolist() == sent.tolist()
+        assert inside_received.tolist() == received.tolist()
+    if per_node == 1:
+        assert inside_sent.sum() == 0
+        assert across_sent.tolist() == sent.tolist()
+
+
+@pytest.mark.parametrize(
+    ("exchange", "per_node"),
+    [
+        (Exchange.ALL_TO_ALL_TWO_LEVEL, None),
+        (Exchange.ALL_TO_ALL_TWO_LEVEL, 3),
+        (Exchange.ALL_TO_ALL_TWO_LEVEL, 0),
+        (Exchange.ALL_TO_ALL_TWO_LEVEL, 8),
+        (Exchange.ALL_TO_ALL_NEEDED, 2),
+    ],
+)
+def test_a_plan_knows_its_nodes_where_its_exchange_uses_them_and_only_there(exchange, per_node):
+    with pytest.raises(PlanError, match=f"{per_node}"):
+        replace(shard([100, 7], 4, "per-doc"), exchange=exchange, ranks_per_node=per_node)
+
+
+def test_plans_for_other_nodes_have_other_fingerprints():
+    plan = shard([100, 7], 4, "per-doc")
+    found = {
+        replace(plan, exchange=Exchange.ALL_TO_ALL_TWO_LEVEL, ranks_per_node=per_node).fingerprint
+        for per_node in (1, 2, 4)
+    }
+    assert len(found) == 3
 
 
 @pytest.mark.parametrize("strategy", sorted(STRATEGIES))

@@ -1,5 +1,6 @@
 """A plan file holds every plan as it was, is written whole or not at all, is checked on loading."""
 
+import base64
 import json
 import os
 import resource
@@ -48,6 +49,7 @@ def same(a: PlanFile, b: PlanFile) -> bool:
     return (
         a.header == b.header
         and [p.fingerprint for p in a.plans] == [p.fingerprint for p in b.plans]
+        and [p.ranks_per_node for p in a.plans] == [p.ranks_per_node for p in b.plans]
         and [p.strategy for p in a.plans] == [p.strategy for p in b.plans]
         and all(np.array_equal(x, y) for x, y in zip(a.rows, b.rows, strict=True))
         and all(np.array_equal(x, y) for x, y in zip(a.offsets, b.offsets, strict=True))
@@ -66,6 +68,36 @@ def test_what_is_saved_is_what_is_loaded(tmp_path_factory, packs, cp, strategy, 
     file = plan_file(packs, cp, strategy, overlap=overlap, exchange=Exchange.ALL_TO_ALL_NEEDED)
     save_plans(path, file)
     assert same(load_plans(path), file)
+
+
+@given(packs=st.lists(lengths(6), min_size=1, max_size=4), per_node=st.sampled_from([1, 2, 4]))
+@settings(max_examples=20, deadline=None)
+def test_nodes_are_saved_and_loaded(tmp_path_factory, packs, per_node):
+    path = tmp_path_factory.mktemp("plan") / "plan.parquet"
+    file = plan_file(packs, exchange=Exchange.ALL_TO_ALL_TWO_LEVEL, ranks_per_node=per_node)
+    save_plans(path, file)
+    assert same(load_plans(path), file)
+
+
+def test_a_file_of_version_1_is_read_and_saved_as_todays(tmp_path):
+    file = plan_file([[4000, 96], [1, 2, 4093]])
+    save_plans(tmp_path / "new", file)
+    table = pq.read_table(tmp_path / "new")
+    with pa.ipc.open_stream(base64.b64decode(table.schema.metadata[b"flashcp.packs"])) as reader:
+        packs = reader.read_all().drop_columns("ranks_per_node")
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, packs.schema) as writer:
+        writer.write_table(packs)
+    entries = {
+        b"flashcp": header_with(tmp_path / "new", format_version=1),
+        b"flashcp.packs": base64.b64encode(sink.getvalue()),
+    }
+    rewrite(tmp_path / "new", metadata=entries)
+    old = load_plans(tmp_path / "new")
+    assert old.header.format_version == 1
+    assert same(replace(old, header=file.header), file)
+    save_plans(tmp_path / "again", old)
+    assert same(load_plans(tmp_path / "again"), file)
 
 
 def test_more_packs_than_a_row_group(tmp_path):
@@ -130,7 +162,7 @@ def without_rank(path):
 
 
 CASES = {
-    "another format version": (header(format_version=2), "version 2"),
+    "another format version": (header(format_version=3), "version 3"),
     "no format version": (metadata(b"flashcp", b"{}"), "version None"),
     "a header of another type": (header(cp="8"), "'cp' is '8'"),
     "a header that is no JSON": (metadata(b"flashcp", b"{"), "not JSON"),
