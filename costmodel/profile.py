@@ -206,7 +206,12 @@ class Profile:
         return times, max([inside, *ends])
 
     def all_to_all_v_us(
-        self, largest_bytes: float, ranks: int, *, ranks_per_node: int | None = None
+        self,
+        largest_bytes: float,
+        ranks: int,
+        *,
+        ranks_per_node: int | None = None,
+        across_bytes: float | None = None,
     ) -> Estimate:
         """Return the time of an all-to-all whose ranks send and receive different amounts.
 
@@ -218,6 +223,9 @@ class Profile:
             largest_bytes: the most that any rank sends to, or receives from, all the others.
             ranks: size of the group; 1 takes no time.
             ranks_per_node: as for `collective_us`.
+            across_bytes: the most of it that any rank sends to, or receives from, other nodes; by
+                default as much as in an even exchange. See `costmodel.topology`; without effect
+                within one node.
 
         Returns:
             Microseconds; EXTRAPOLATED at best, since only even ones were measured.
@@ -227,15 +235,27 @@ class Profile:
         """
         arguments.number(largest_bytes, "largest_bytes")
         ranks = arguments.whole(ranks, "ranks", least=1, most=arguments.MOST_RANKS)
+        per_node = self.network.per_node(ranks, ranks_per_node)
+        if across_bytes is not None:
+            arguments.number(across_bytes, "across_bytes")
+            if across_bytes > largest_bytes:
+                raise ProfileError(
+                    f"across_bytes is {across_bytes}, more than largest_bytes, {largest_bytes}"
+                )
         if ranks == 1:
             return NOTHING
-        even = self.collective_us(
-            "all_to_all",
-            largest_bytes * ranks / (ranks - 1),
-            ranks,
-            ranks_per_node=ranks_per_node,
-        )
-        return Estimate(even.us, max(even.source, Source.EXTRAPOLATED))
+        if across_bytes is None or per_node == ranks:
+            found = self.collective_us(
+                "all_to_all",
+                largest_bytes * ranks / (ranks - 1),
+                ranks,
+                ranks_per_node=per_node,
+            )
+        else:
+            found = self.network.spanning_v(
+                self.collectives, largest_bytes, across_bytes, ranks, per_node
+            )
+        return Estimate(found.us, max(found.source, Source.EXTRAPOLATED))
 
     def copy_us(self, moved_bytes: float, pieces: float, mode: str) -> Estimate:
         """Return the time of copying KV on one rank.

@@ -13,6 +13,14 @@ overlap, hence the maximum: rings carry chunks through both at once, and all-to-
 transfer together. A node takes in S (m - 1) / m of an all-gather over its r interfaces; a rank of
 an all-to-all sends S / n to each of the n - r ranks elsewhere over its own. These are bounds of a
 well-spread ring, as hierarchical collectives reach them; a badly placed job is slower.
+
+An all-to-all of uneven parts, of which the busiest rank sends or receives L in all and the busiest
+on the network A of it across nodes, takes
+
+    all_to_all_v                 max(T(L r / (r - 1), r), A / w) + (m - 1) l
+
+Inside the node all of L is counted, since what leaves it passes the same links on its way to
+another GPU's interface; where nothing leaves it (A = 0), there is no step over the network.
 """
 
 from __future__ import annotations
@@ -83,6 +91,26 @@ class Network:
             steps = nodes - 1
         source = max(inside.source, self.nic_gbps.source, self.step_us.source, Source.EXTRAPOLATED)
         return Estimate(max(inside.us, between_us) + steps * self.step_us.value, source)
+
+    def spanning_v(
+        self,
+        model: CollectiveModel,
+        largest_bytes: float,
+        across_bytes: float,
+        ranks: int,
+        per_node: int,
+    ) -> Estimate:
+        """Return the time of an uneven all-to-all by its busiest rank's bytes, see the module."""
+        inside = NOTHING
+        if per_node > 1:
+            buffer_bytes = largest_bytes * per_node / (per_node - 1)
+            inside = model.estimate("all_to_all", buffer_bytes, per_node)
+        if across_bytes == 0:
+            return inside
+        across_us = across_bytes / (self.nic_gbps.value * 1e3)
+        steps = ranks // per_node - 1
+        source = max(inside.source, self.nic_gbps.source, self.step_us.source)
+        return Estimate(max(inside.us, across_us) + steps * self.step_us.value, source)
 
     def to_json(self) -> dict[str, Any]:
         """Return the network as it stands in a profile."""

@@ -1,10 +1,11 @@
 """`auto`: of everything we know how to do, what is predicted to take least.
 
 The search places the documents; the other strategies' shards are candidates as well. Each is
-predicted with every all-gather and with the all-to-all of what is needed, in one kernel call and in
-two with the exchange between them; and the rings as they are. Among candidates within 0.5% of the
-best it takes the one that moves least, since traffic costs power and disturbs others even where it
-is hidden; but never one that is predicted slower than another strategy as that one runs.
+predicted with every all-gather and with the all-to-all of what is needed, in one level and across
+nodes in two, in one kernel call and in two with the exchange between them; and the rings as they
+are. Among candidates within 0.5% of the best it takes the one that sends least across nodes, then
+the one that moves least, since traffic costs power and disturbs others even where it is hidden; but
+never one that is predicted slower than another strategy as that one runs.
 """
 
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ import numpy as np
 from costmodel import attention_kernel as kernel
 from costmodel.attention import DIRECTIONS
 from flashcp.errors import PlanError
-from flashcp.exchange import Exchange
+from flashcp.exchange import Exchange, across_uniform
 from flashcp.plans import Plan
 from flashcp.prediction import predict
 from flashcp.search.evaluate import Option, options
@@ -75,7 +76,7 @@ def auto_plan(
     limit = min(_TOLERANCE * min(option.total_us for option in found), others_us)
     best = min(
         (option for option in found if option.total_us <= limit),
-        key=lambda option: (option.moved_tokens, option.total_us),
+        key=lambda option: (option.across_tokens, option.moved_tokens, option.total_us),
     )
     return _plan(checked, cp, best, AUTO)
 
@@ -120,7 +121,9 @@ def _ring(
     rows = rule.shards(lengths, cp)
     option = Option(rows, Exchange.RING, False, np.inf, moved)
     total = predict(_plan(lengths, cp, option, rule.name), setting).total_us
-    return [Option(rows, Exchange.RING, False, total, moved)]
+    per_node = setting.profile.network.per_node(cp, setting.ranks_per_node)
+    across, _ = across_uniform(Exchange.RING, -(-tokens // cp), cp, per_node)
+    return [Option(rows, Exchange.RING, False, total, moved, across)]
 
 
 def _plan(lengths: "NDArray[np.int32]", cp: int, option: Option, strategy: str) -> Plan:
@@ -135,4 +138,5 @@ def _plan(lengths: "NDArray[np.int32]", cp: int, option: Option, strategy: str) 
         exchange=option.exchange,
         strategy=strategy,
         overlap=option.overlap,
+        ranks_per_node=option.ranks_per_node,
     )

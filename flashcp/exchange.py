@@ -36,6 +36,33 @@ class Exchange(StrEnum):
     ALL_TO_ALL_TWO_LEVEL = "all-to-all-two-level"
 
 
+def across_uniform(
+    exchange: Exchange, largest_tokens: float, cp: int, ranks_per_node: int
+) -> tuple[float, float]:
+    """Count what crosses nodes where every rank sends alike: a ring or an all-gather.
+
+    Each node takes in the parts of all other nodes' ranks once, spread over its ranks; in a `ring`
+    the one rank whose neighbour is on the next node sends all that passes.
+
+    Args:
+        exchange: `ring`, `all-gather` or `all-gather-non-last`.
+        largest_tokens: of the largest part of a rank, to which the others are padded.
+        cp: ranks.
+        ranks_per_node: ranks that share a node; divides `cp`.
+
+    Returns:
+        Tokens sent across nodes by all ranks together, and by the rank that sends most.
+    """
+    if ranks_per_node == cp:
+        return 0.0, 0.0
+    nodes = cp // ranks_per_node
+    if exchange is Exchange.RING:
+        passed = (cp - 1) * largest_tokens
+        return nodes * passed, passed
+    taken = (cp - ranks_per_node) * largest_tokens
+    return nodes * taken, taken / ranks_per_node
+
+
 @jit
 def non_last_tokens(
     lengths: "NDArray[np.int32]",

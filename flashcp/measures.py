@@ -3,7 +3,8 @@
 Three measures of traffic, each a share of a full all-gather, because they answer different
 questions: what the plan's own exchange moves, what the paper's Eq. 5 counts (the largest rank's
 tokens in shards that are not last), and what the ranks need (the largest rank's sent or received
-tokens if each gets only what it attends to).
+tokens if each gets only what it attends to). Where ranks span nodes, what the plan's exchange sends
+from node to node besides, in tokens: that is the dear part.
 """
 
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from flashcp.exchange import Exchange
+from flashcp.errors import PlanError
+from flashcp.exchange import Exchange, across_tokens, across_uniform
 from flashcp.plans import Plan
 from groundwork.jit import jit
 
@@ -29,6 +31,8 @@ class Measures:
         needed_share: largest rank's sent or received needed tokens over C·(N-1)/N.
         padded: largest rank's work in whole 128x128 tiles over the mean work.
         shards_per_rank: mean over ranks.
+        across_tokens: tokens that the plan's exchange sends across nodes, all ranks together.
+        across_largest_tokens: of the rank that sends or receives most of them.
     """
 
     imbalance: float
@@ -37,10 +41,21 @@ class Measures:
     needed_share: float
     padded: float
     shards_per_rank: float
+    across_tokens: float
+    across_largest_tokens: float
 
 
-def measure(plan: Plan) -> Measures:
-    """Measure `plan`; with one rank nothing moves and every share is 0."""
+def measure(plan: Plan, ranks_per_node: int | None = None) -> Measures:
+    """Measure `plan`; with one rank nothing moves and every share is 0.
+
+    Args:
+        plan: the plan.
+        ranks_per_node: ranks that share a node, a divisor of the CP degree; by default the plan's
+            own, and all of them where it names none.
+
+    Raises:
+        PlanError: the plan is for other nodes.
+    """
     mean_work = plan.rank_work.mean()
     largest_share = plan.rank_tokens.max()
     # A pack of fewer tokens than ranks still has a rank with one token.
@@ -48,12 +63,17 @@ def measure(plan: Plan) -> Measures:
     sent, received, _ = plan.needed_tokens
     full = plan.context_tokens * (plan.cp - 1) / plan.cp
     needed = float(max(sent.max(), received.max()) / full) if plan.cp > 1 else 0.0
-    moved = {
-        Exchange.RING: 1.0 if plan.cp > 1 else 0.0,
-        Exchange.ALL_GATHER: 1.0 if plan.cp > 1 else 0.0,
-        Exchange.ALL_GATHER_NON_LAST: eq5,
-        Exchange.ALL_TO_ALL_NEEDED: needed,
-    }[plan.exchange]
+    if plan.exchange is Exchange.ALL_GATHER_NON_LAST:
+        moved = eq5
+    elif plan.exchange is Exchange.ALL_TO_ALL_NEEDED:
+        moved = needed
+    elif plan.exchange is Exchange.ALL_TO_ALL_TWO_LEVEL:
+        across_sent, across_received, inside_sent, inside_received = plan.two_level_tokens
+        busiest = max((across_sent + inside_sent).max(), (across_received + inside_received).max())
+        moved = float(busiest / full) if plan.cp > 1 else 0.0
+    else:
+        moved = 1.0 if plan.cp > 1 else 0.0
+    across, across_largest = _across(plan, ranks_per_node)
     tiles = padded_work(plan.start, plan.stop, plan.rank_splits)
     return Measures(
         imbalance=float(plan.rank_work.max() / mean_work),
@@ -62,7 +82,26 @@ def measure(plan: Plan) -> Measures:
         needed_share=needed,
         padded=float(tiles.max() / mean_work),
         shards_per_rank=plan.shards / plan.cp,
+        across_tokens=across,
+        across_largest_tokens=across_largest,
     )
+
+
+def _across(plan: Plan, ranks_per_node: int | None) -> tuple[float, float]:
+    """Return what crosses nodes, all ranks together and the busiest one's."""
+    per_node = ranks_per_node or plan.ranks_per_node or plan.cp
+    if plan.exchange is Exchange.ALL_TO_ALL_TWO_LEVEL:
+        if plan.ranks_per_node != per_node:
+            raise PlanError(f"the plan is for nodes of {plan.ranks_per_node} ranks, not {per_node}")
+        sent, received = plan.two_level_tokens[:2]
+    elif plan.exchange is Exchange.ALL_TO_ALL_NEEDED:
+        shards = (plan.document, plan.rank, plan.start, plan.stop)
+        sent, received = across_tokens(*shards, plan.cp, per_node)
+    else:
+        whole = plan.exchange is not Exchange.ALL_GATHER_NON_LAST
+        largest = (plan.rank_tokens if whole else plan.non_last_tokens).max()
+        return across_uniform(plan.exchange, float(largest), plan.cp, per_node)
+    return float(sent.sum()), float(max(sent.max(), received.max()))
 
 
 @jit

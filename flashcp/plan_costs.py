@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from costmodel.attention_kernel import LAUNCH_US, THROTTLE, THROTTLE_AFTER_US, attention_us
 from costmodel.estimate import NOTHING, Estimate
 from costmodel.timeline import Clock
-from flashcp.exchange import Exchange
+from flashcp.errors import PlanError
+from flashcp.exchange import Exchange, across_tokens
+from flashcp.exchange_times import TwoLevels, needed_exchange, two_level_exchange
 from flashcp.ring import local_segments, ring_segments
 
 if TYPE_CHECKING:
@@ -22,9 +24,20 @@ if TYPE_CHECKING:
 
 
 class PlanCosts:
-    """Times in microseconds of one plan's pieces, one attention layer; arrays are over ranks."""
+    """Times in microseconds of one plan's pieces, one attention layer; arrays are over ranks.
+
+    Raises:
+        PlanError: the plan is for other nodes than the setting's.
+        ProfileError: the ranks per node do not divide the CP degree.
+    """
 
     def __init__(self, plan: "Plan", setting: "Setting") -> None:
+        self.ranks_per_node = setting.profile.network.per_node(plan.cp, setting.ranks_per_node)
+        if plan.ranks_per_node not in (None, self.ranks_per_node):
+            raise PlanError(
+                f"the plan is for nodes of {plan.ranks_per_node} ranks, the setting has nodes of "
+                f"{self.ranks_per_node}: make the plan anew, or set the ranks per node"
+            )
         self.plan = plan
         self.setting = setting
         self.kv_bytes = setting.model.kv_bytes_per_token
@@ -76,12 +89,28 @@ class PlanCosts:
         )
 
     def _sent_tokens(self) -> Clock:
-        """Return the tokens that each rank puts into its send buffer, once for each receiver."""
+        """Return the tokens that each rank puts into its send buffer, once for each receiver.
+
+        Of two levels that is the first; the second's is packed in between, see `two_levels`.
+        """
         if self.plan.exchange is Exchange.ALL_TO_ALL_NEEDED:
             return self.plan.needed_tokens[0].astype(np.float64)
+        if self.plan.exchange is Exchange.ALL_TO_ALL_TWO_LEVEL:
+            return self.plan.two_level_tokens[0].astype(np.float64)
         if self.plan.exchange is Exchange.ALL_GATHER_NON_LAST:
             return self.plan.non_last_tokens.astype(np.float64)
         return self.plan.rank_tokens.astype(np.float64)
+
+    @cached_property
+    def two_levels(self) -> TwoLevels | None:
+        """The steps of the exchange, alike in both directions; None unless it has two levels.
+
+        Backward the sums of the dKV that came from several ranks take the place of the copies.
+        """
+        plan = self.plan
+        if plan.ranks_per_node is None or plan.cp == 1:
+            return None
+        return two_level_exchange(plan.two_level_tokens, plan.cp, plan.ranks_per_node, self.setting)
 
     def exchange_us(self, direction: "Direction") -> float:
         """Return the time of the exchange of KV (forward) or of dKV (backward)."""
@@ -98,13 +127,9 @@ class PlanCosts:
                 1.0 if direction == "forward" else 1.0 + 4 / setting.model.dtype_bytes
             )
         if plan.exchange is Exchange.ALL_TO_ALL_NEEDED:
-            sent, received, _ = plan.needed_tokens
-            largest = max(sent.max(), received.max()) * self.kv_bytes
-            if largest == 0:
-                return NOTHING
-            return setting.profile.all_to_all_v_us(
-                float(largest), plan.cp, ranks_per_node=setting.ranks_per_node
-            )
+            return self._needed_exchange
+        if self.two_levels is not None:
+            return self.two_levels.whole
         # An all-gather wants equal parts: the largest sets the size.
         total = plan.cp * self._sent_tokens().max() * self.kv_bytes
         if total == 0:
@@ -115,6 +140,17 @@ class PlanCosts:
             plan.cp,
             ranks_per_node=setting.ranks_per_node,
         )
+
+    @cached_property
+    def _needed_exchange(self) -> Estimate:
+        plan = self.plan
+        sent, received, _ = plan.needed_tokens
+        across = 0
+        if self.ranks_per_node < plan.cp:
+            shards = (plan.document, plan.rank, plan.start, plan.stop)
+            across = max(t.max() for t in across_tokens(*shards, plan.cp, self.ranks_per_node))
+        largest = max(sent.max(), received.max())
+        return needed_exchange(float(largest), float(across), plan.cp, self.setting)
 
     def _pass_on(self, share: float) -> Estimate:
         """Return the time of passing on `share` times the KV of the largest rank."""

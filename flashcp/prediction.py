@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from costmodel.model_shape import ModelShape
 from costmodel.profile import Profile
-from costmodel.timeline import Kind, Stream, Timeline
+from costmodel.timeline import Clock, Kind, Stream, Timeline
 from flashcp.exchange import Exchange
 from flashcp.plan_costs import PlanCosts
 from flashcp.plans import Plan
@@ -100,6 +100,7 @@ def predict(plan: Plan, setting: Setting) -> Prediction:
     """Predict the time of `plan` on `setting`.
 
     Raises:
+        PlanError: the plan is for other nodes than the setting's.
         ProfileError: the ranks per node do not divide the CP degree.
     """
     run = _Run(plan, setting)
@@ -138,7 +139,7 @@ class _Run:
         sent, joined = self.costs.copies
         exchange_us = self.costs.exchange_us("forward")
         packed = line.run(Kind.COPIES, "pack KV", sent)
-        arrived = line.collective("KV", exchange_us, after=packed)
+        arrived = self._exchange("KV", exchange_us, packed)
         if overlap:
             local = self.costs.attention("forward", waits=False)
             line.run(Kind.FORWARD, "attention, local", self.costs.slowed(local, exchange_us))
@@ -157,11 +158,25 @@ class _Run:
         rest = self.costs.attention("backward", waits=True if overlap else None)
         line.run(Kind.BACKWARD, "attention, rest" if overlap else "attention", rest)
         packed = line.run(Kind.COPIES, "pack dKV", joined)
-        arrived = line.collective("dKV", exchange_us, after=packed)
+        arrived = self._exchange("dKV", exchange_us, packed)
         if overlap:
             local = self.costs.attention("backward", waits=False)
             line.run(Kind.BACKWARD, "attention, local", self.costs.slowed(local, exchange_us))
         line.run(Kind.COPIES, "place dKV", sent, after=arrived)
+
+    def _exchange(self, what: str, us: float, packed: Clock) -> Clock:
+        """Queue the exchange of `what`, in one step or in two; return when it has ended, [cp]."""
+        line, levels = self.timeline, self.costs.two_levels
+        if levels is None:
+            return line.collective(what, us, after=packed)
+        rails = (f"{what}, across nodes", levels.across.us)
+        inside = (f"{what}, inside nodes", levels.inside.us)
+        # Home the same way: dKV is summed inside the node before it crosses.
+        first, last = (rails, inside) if what == "KV" else (inside, rails)
+        came = line.collective(*first, after=packed)
+        name = f"pass {what} on"
+        ready = line.run(Kind.COPIES, name, levels.packed_us, stream=Stream.EXCHANGE, after=came)
+        return line.collective(*last, after=ready)
 
     def parts(self, entries: slice, begin_us: float, end_us: float) -> tuple[float, float, float]:
         """Return attention, exposed exchange and copies along the critical rank.

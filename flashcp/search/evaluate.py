@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from costmodel.attention_kernel import attention_us
-from flashcp.exchange import Exchange, needed_tokens, non_last_tokens
+from flashcp.exchange import (
+    Exchange,
+    across_tokens,
+    across_uniform,
+    needed_tokens,
+    non_last_tokens,
+    two_level_tokens,
+)
+from flashcp.exchange_times import needed_exchange, two_level_exchange
 from flashcp.strategies._shards import columns
 
 if TYPE_CHECKING:
@@ -21,11 +29,6 @@ if TYPE_CHECKING:
 
     Clock = NDArray[np.float64]
 
-EXCHANGES = (
-    Exchange.ALL_TO_ALL_NEEDED,
-    Exchange.ALL_GATHER_NON_LAST,
-    Exchange.ALL_GATHER,  # moves most, but from where KV lies: nothing is packed
-)
 _DIRECTIONS: "tuple[Direction, ...]" = ("forward", "backward")
 
 
@@ -39,6 +42,8 @@ class Option:
         overlap: whether it travels beside attention.
         total_us: predicted time.
         moved_tokens: tokens that the exchange delivers to the rank that gets most.
+        across_tokens: tokens that it sends from node to node, all ranks together.
+        ranks_per_node: where the exchange has two levels; else None.
     """
 
     rows: "Rows"
@@ -46,6 +51,21 @@ class Option:
     overlap: bool
     total_us: float
     moved_tokens: float
+    across_tokens: float = 0.0
+    ranks_per_node: int | None = None
+
+
+@dataclass(frozen=True)
+class _Way:
+    """An exchange of a placement: what each rank packs, its time each way, its traffic."""
+
+    exchange: Exchange
+    packed_tokens: "Clock"
+    forward_us: float
+    backward_us: float
+    moved_tokens: float
+    across_tokens: float
+    ranks_per_node: int | None = None
 
 
 def options(
@@ -64,53 +84,96 @@ def options(
     sent, received, joined = needed_tokens(document, rank, start, stop, cp)
     non_last = non_last_tokens(lengths, document, rank, start, stop, cp)
     tokens = -(-int(lengths.sum(dtype=np.int64)) // cp)  # of the ranks that hold most
+    per_node = setting.profile.network.per_node(cp, setting.ranks_per_node)
+    needed = float(max(sent.max(), received.max()))
+    ways = [
+        _needed(rows, cp, per_node, setting, needed, sent),
+        _gathered(Exchange.ALL_GATHER_NON_LAST, int(non_last.max()), non_last, cp, setting),
+        # Moves most, but from where KV lies: nothing is packed.
+        _gathered(Exchange.ALL_GATHER, tokens, np.zeros(cp, dtype=np.int64), cp, setting),
+    ]
+    if 1 < per_node < cp:
+        ways.append(_two_level(rows, cp, per_node, setting))
     kv_bytes = setting.model.kv_bytes_per_token
     copies = setting.profile.copies
     nothing = np.zeros(cp)
     placed = copies.us_array(joined.astype(np.float64) * kv_bytes, nothing, "in-place")
+    factor = setting.profile.overlap_factor.value
     found = []
-    for exchange in EXCHANGES:
-        if exchange is Exchange.ALL_TO_ALL_NEEDED:
-            moved = float(max(sent.max(), received.max()))
-            out = sent.astype(np.float64)
-        elif exchange is Exchange.ALL_GATHER_NON_LAST:
-            moved = float((cp - 1) * non_last.max())
-            out = non_last.astype(np.float64)
-        else:
-            moved = float((cp - 1) * tokens)
-            out = nothing
-        packed = copies.us_array(out * kv_bytes, nothing, "in-place")
-        times = [exchange_us(exchange, moved, cp, setting, way) for way in _DIRECTIONS]
+    for way in ways:
+        packed = copies.us_array(way.packed_tokens * kv_bytes, nothing, "in-place")
+        times = [way.forward_us, way.backward_us]
         for overlap in (False, True):
-            total = _total_us(
-                attention[overlap],
-                packed,
-                placed,
-                times,
-                overlap,
-                setting.profile.overlap_factor.value,
+            total = _total_us(attention[overlap], packed, placed, times, overlap, factor)
+            found.append(
+                Option(
+                    rows,
+                    way.exchange,
+                    overlap,
+                    total,
+                    way.moved_tokens,
+                    way.across_tokens,
+                    way.ranks_per_node,
+                )
             )
-            found.append(Option(rows, exchange, overlap, total, moved))
     return found
 
 
-def exchange_us(
-    exchange: Exchange, moved_tokens: float, cp: int, setting: "Setting", direction: "Direction"
-) -> float:
-    """Return the time of one exchange that delivers `moved_tokens` to the busiest rank."""
-    if moved_tokens == 0:
-        return 0.0
-    kv_bytes = setting.model.kv_bytes_per_token
-    if exchange is Exchange.ALL_TO_ALL_NEEDED:
-        return setting.profile.all_to_all_v_us(
-            moved_tokens * kv_bytes, cp, ranks_per_node=setting.ranks_per_node
-        ).us
-    return setting.profile.collective_us(
-        "all_gather" if direction == "forward" else "reduce_scatter",
-        cp * (moved_tokens / (cp - 1)) * kv_bytes,
-        cp,
-        ranks_per_node=setting.ranks_per_node,
-    ).us
+def _needed(
+    rows: "Rows",
+    cp: int,
+    per_node: int,
+    setting: "Setting",
+    largest_tokens: float,
+    sent: "NDArray[np.int64]",
+) -> _Way:
+    together, most = 0.0, 0.0
+    if per_node < cp:
+        rank, document, start, stop = columns(rows)
+        across = across_tokens(document, rank, start, stop, cp, per_node)
+        together, most = float(across[0].sum()), float(max(across[0].max(), across[1].max()))
+    us = needed_exchange(largest_tokens, most, cp, setting).us
+    packed = sent.astype(np.float64)
+    return _Way(Exchange.ALL_TO_ALL_NEEDED, packed, us, us, largest_tokens, together)
+
+
+def _two_level(rows: "Rows", cp: int, per_node: int, setting: "Setting") -> _Way:
+    rank, document, start, stop = columns(rows)
+    tokens = two_level_tokens(document, rank, start, stop, cp, per_node)
+    us = two_level_exchange(tokens, cp, per_node, setting).whole.us
+    sent, received = tokens[0] + tokens[2], tokens[1] + tokens[3]
+    return _Way(
+        Exchange.ALL_TO_ALL_TWO_LEVEL,
+        tokens[0].astype(np.float64),
+        us,
+        us,
+        float(max(sent.max(), received.max())),
+        float(tokens[0].sum()),
+        per_node,
+    )
+
+
+def _gathered(
+    exchange: Exchange,
+    largest_tokens: int,
+    packed_tokens: "NDArray[np.int64]",
+    cp: int,
+    setting: "Setting",
+) -> _Way:
+    forward_us = backward_us = 0.0
+    if cp > 1 and largest_tokens > 0:
+        total_bytes = float(cp * largest_tokens) * setting.model.kv_bytes_per_token
+        forward_us, backward_us = (
+            setting.profile.collective_us(
+                name, total_bytes, cp, ranks_per_node=setting.ranks_per_node
+            ).us
+            for name in ("all_gather", "reduce_scatter")
+        )
+    per_node = setting.profile.network.per_node(cp, setting.ranks_per_node)
+    together, _ = across_uniform(exchange, largest_tokens, cp, per_node)
+    packed = packed_tokens.astype(np.float64)
+    moved = float((cp - 1) * largest_tokens)
+    return _Way(exchange, packed, forward_us, backward_us, moved, together)
 
 
 def _attention(

@@ -100,7 +100,7 @@ def kept_tokens(plan: Plan) -> int:
         return 0
     if plan.exchange is Exchange.RING:
         return 2 * int(plan.rank_tokens.max())
-    if plan.exchange is Exchange.ALL_TO_ALL_NEEDED:
+    if plan.exchange in (Exchange.ALL_TO_ALL_NEEDED, Exchange.ALL_TO_ALL_TWO_LEVEL):
         return int(plan.needed_tokens[1].max())
     largest = plan.rank_tokens if plan.exchange is Exchange.ALL_GATHER else plan.non_last_tokens
     return (plan.cp - 1) * int(largest.max())

@@ -23,8 +23,12 @@ from flashcp.strategies import AUTO, STRATEGIES
 _EXCHANGES = {
     "all-gather": (Exchange.ALL_GATHER,),
     "non-last": (Exchange.ALL_GATHER_NON_LAST,),
-    "needed": (Exchange.ALL_TO_ALL_NEEDED,),
-    "own": (Exchange.ALL_TO_ALL_NEEDED, Exchange.ALL_GATHER_NON_LAST),  # what auto chooses from
+    "needed": (Exchange.ALL_TO_ALL_NEEDED, Exchange.ALL_TO_ALL_TWO_LEVEL),
+    "own": (  # what auto chooses from
+        Exchange.ALL_TO_ALL_NEEDED,
+        Exchange.ALL_TO_ALL_TWO_LEVEL,
+        Exchange.ALL_GATHER_NON_LAST,
+    ),
 }
 _OVERLAPS = {"on": (True,), "off": (False,), "own": (False, True)}
 
@@ -54,11 +58,13 @@ def switched_plan(
         for name, rule in STRATEGIES.items()
         if rule.exchange is not Exchange.RING
     ]
+    per_node = setting.profile.network.per_node(cp, setting.ranks_per_node)
     ways = [
-        replace(placement, strategy=AUTO, exchange=exchange, overlap=overlap)
+        _run_by(replace(placement, strategy=AUTO, overlap=overlap), exchange, per_node)
         for placement in placements
         if placement.exchange is not Exchange.RING
         for exchange, overlap in product(_EXCHANGES[what_if.exchange], _OVERLAPS[what_if.overlap])
+        if exchange is not Exchange.ALL_TO_ALL_TWO_LEVEL or 1 < per_node < cp
     ]
     return min(ways, key=lambda way: predict_parts(way, setting).total_us)
 
@@ -67,7 +73,12 @@ def _switch(made: Plan, what_if: WhatIf) -> Plan:
     if made.exchange is Exchange.RING:
         return made
     if what_if.exchange != "own":
-        made = replace(made, exchange=_EXCHANGES[what_if.exchange][0])
+        made = _run_by(made, _EXCHANGES[what_if.exchange][0])
     if what_if.overlap != "own":
         made = replace(made, overlap=what_if.overlap == "on")
     return made
+
+
+def _run_by(made: Plan, exchange: Exchange, per_node: int | None = None) -> Plan:
+    two_level = exchange is Exchange.ALL_TO_ALL_TWO_LEVEL
+    return replace(made, exchange=exchange, ranks_per_node=per_node if two_level else None)

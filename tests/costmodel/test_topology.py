@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,6 +57,54 @@ def test_eight_interfaces_together_keep_up_with_the_node_in_an_all_gather() -> N
     inside = profile.collective_us("all_gather", 256 * MB, 8)
     spanning = profile.collective_us("all_gather", 256 * MB, 16)
     assert spanning.us == pytest.approx(inside.us + 14)
+
+
+def test_an_uneven_all_to_all_is_bound_by_what_crosses_or_by_all_of_it_inside() -> None:
+    profile = load_profile("h100-sxm")
+    inside = profile.all_to_all_v_us(64 * MB, 8).us
+    # 32 MB over an interface of 47 GB/s take longer than 64 MB within the node, 1 MB does not.
+    mostly = profile.all_to_all_v_us(64 * MB, 16, across_bytes=32 * MB)
+    hardly = profile.all_to_all_v_us(64 * MB, 16, across_bytes=1 * MB)
+    assert mostly.us == pytest.approx(32 * MB / 47e3 + 14)
+    assert hardly.us == pytest.approx(inside + 14)
+    assert mostly.source == hardly.source == Source.REPORTED
+
+
+@given(size=st.integers(0, 10**10), per_node=st.integers(2, 8), nodes=st.integers(1, 8))
+def test_an_all_to_all_that_stays_inside_its_nodes_knows_of_no_network(
+    size: int, per_node: int, nodes: int
+) -> None:
+    profile = load_profile("h100-sxm")
+    found = profile.all_to_all_v_us(size, per_node * nodes, ranks_per_node=per_node, across_bytes=0)
+    assert found == profile.all_to_all_v_us(size, per_node, ranks_per_node=per_node)
+
+
+@given(
+    sizes=st.tuples(st.integers(0, 10**10), st.integers(0, 10**10)).map(sorted),
+    per_node=st.integers(1, 8),
+    nodes=st.integers(2, 8),
+    gbps=st.tuples(st.floats(1, 1000), st.floats(1, 1000)).map(sorted),
+)
+def test_less_across_and_a_faster_interface_never_take_longer(
+    sizes: list[int], per_node: int, nodes: int, gbps: list[float]
+) -> None:
+    profile = load_profile("h100-sxm")
+    less, more = sizes
+
+    def us(across_bytes: int, nic_gbps: float) -> float:
+        nic = replace(profile.network.nic_gbps, value=nic_gbps)
+        other = replace(profile, network=replace(profile.network, nic_gbps=nic))
+        return other.all_to_all_v_us(
+            more, per_node * nodes, ranks_per_node=per_node, across_bytes=across_bytes
+        ).us
+
+    assert us(less, gbps[0]) <= us(more, gbps[0])
+    assert us(more, gbps[1]) <= us(more, gbps[0])
+
+
+def test_more_across_than_in_all_is_refused() -> None:
+    with pytest.raises(ProfileError, match="across_bytes is 9, more than largest_bytes, 8"):
+        load_profile("h100-sxm").all_to_all_v_us(8, 16, across_bytes=9)
 
 
 @pytest.mark.parametrize("per_node", [0, -1, 3, 16])

@@ -14,6 +14,7 @@ from flashcp.auto import auto_plan
 from flashcp.bounds import lower_bound_us
 from flashcp.errors import PlanError
 from flashcp.exchange import Exchange
+from flashcp.measures import measure
 from flashcp.planning import default_setting
 from flashcp.plans import Plan
 from flashcp.prediction import Setting, predict
@@ -65,8 +66,48 @@ def test_options_are_predicted_as_predict_does(pack, cp):
     made = shard(pack, cp, "flashcp")
     rows = np.stack([made.rank, made.document, made.start, made.stop], axis=1)
     for option in options(rows, made.lengths, cp, SETTING):
-        plan = replace(made, exchange=option.exchange, overlap=option.overlap, strategy="auto")
+        plan = replace(
+            made,
+            exchange=option.exchange,
+            overlap=option.overlap,
+            ranks_per_node=option.ranks_per_node,
+            strategy="auto",
+        )
         assert option.total_us == pytest.approx(predict(plan, SETTING).total_us, rel=1e-12)
+
+
+@given(pack=lengths(), nodes=st.integers(2, 4), per_node=st.integers(1, 4))
+@settings(max_examples=40, deadline=None)
+def test_options_on_nodes_are_predicted_and_measured_as_their_plans(pack, nodes, per_node):
+    cp = nodes * per_node
+    setting = replace(SETTING, ranks_per_node=per_node)
+    made = shard(pack, cp, "flashcp")
+    rows = np.stack([made.rank, made.document, made.start, made.stop], axis=1)
+    found = options(rows, made.lengths, cp, setting)
+    offers_two_levels = any(o.exchange is Exchange.ALL_TO_ALL_TWO_LEVEL for o in found)
+    assert offers_two_levels == (per_node > 1)
+    full = pack.sum() * (cp - 1) / cp
+    for option in found:
+        plan = replace(
+            made,
+            exchange=option.exchange,
+            overlap=option.overlap,
+            ranks_per_node=option.ranks_per_node,
+            strategy="auto",
+        )
+        assert option.total_us == pytest.approx(predict(plan, setting).total_us, rel=1e-12)
+        measured = measure(plan, per_node)
+        assert option.across_tokens == measured.across_tokens
+        if option.exchange in (Exchange.ALL_TO_ALL_NEEDED, Exchange.ALL_TO_ALL_TWO_LEVEL):
+            assert option.moved_tokens == pytest.approx(measured.moved_share * full)
+
+
+def test_a_document_over_two_nodes_crosses_once_in_two_levels():
+    setting = replace(SETTING, ranks_per_node=8)
+    zigzag = replace(shard([131_072], 16, "per-doc"), exchange=Exchange.ALL_TO_ALL_NEEDED)
+    levels = replace(zigzag, exchange=Exchange.ALL_TO_ALL_TWO_LEVEL, ranks_per_node=8)
+    assert measure(levels).across_tokens < measure(zigzag, 8).across_tokens / 7
+    assert predict(levels, setting).total_us < predict(zigzag, setting).total_us
 
 
 @given(pack=lengths(12), cp=cp_degrees(8))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from flashcp.errors import PlanError
 from flashcp.exchange import Exchange, across_tokens, two_level_tokens
 from flashcp.measures import measure, padded_work
+from flashcp.simulation.matrix import exchange_matrix
 from flashcp.strategies import STRATEGIES, shard
 from tests.flashcp.packs import cp_degrees, lengths
 
@@ -98,6 +99,18 @@ def test_two_levels_send_no_more_across_nodes_and_deliver_all_that_is_needed(
     if per_node == 1:
         assert inside_sent.sum() == 0
         assert across_sent.tolist() == sent.tolist()
+
+
+@given(pack=lengths(8), nodes=st.integers(1, 4), per_node=st.integers(1, 4))
+@settings(max_examples=40, deadline=None)
+def test_the_matrix_of_two_levels_has_every_message(pack, nodes, per_node):
+    plan = replace(
+        shard(pack, nodes * per_node, "per-doc"),
+        exchange=Exchange.ALL_TO_ALL_TWO_LEVEL,
+        ranks_per_node=per_node,
+    )
+    _, across, inside = messages(plan, per_node)
+    assert exchange_matrix(plan).tolist() == (across + inside).tolist()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Predictions add up, agree with the cost model's public calls, and never fall below the bound."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -8,9 +9,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from costmodel import ModelShape, ProfileError, load_model, load_profile
-from costmodel.timeline import Kind
+from costmodel.timeline import Kind, Stream
 from flashcp.bounds import lower_bound_us
+from flashcp.errors import PlanError
 from flashcp.exchange import Exchange
+from flashcp.measures import measure
+from flashcp.plans import Plan
 from flashcp.prediction import Setting, predict
 from flashcp.sources import sources
 from flashcp.strategies import STRATEGIES, shard
@@ -206,6 +210,74 @@ def test_the_exchanges_source_is_that_of_the_bytes_that_move():
 def test_ranks_per_node_that_do_not_divide_are_refused():
     with pytest.raises(ProfileError, match="3 ranks per node do not divide 8"):
         predict(shard([9000], 8, "per-doc"), replace(SETTING, ranks_per_node=3))
+
+
+def test_a_plan_for_other_nodes_is_refused():
+    plan = replace(
+        shard([9000], 8, "per-doc"), exchange=Exchange.ALL_TO_ALL_TWO_LEVEL, ranks_per_node=2
+    )
+    with pytest.raises(PlanError, match="for nodes of 2 ranks, the setting has nodes of 4"):
+        predict(plan, replace(SETTING, ranks_per_node=4))
+
+
+@pytest.mark.parametrize("exchange", [Exchange.ALL_TO_ALL_NEEDED, Exchange.ALL_TO_ALL_TWO_LEVEL])
+def test_a_document_that_stays_on_its_node_pays_for_no_network(exchange):
+    """Four ranks of one node hold a document each, two of the other's share one."""
+    two_level = exchange is Exchange.ALL_TO_ALL_TWO_LEVEL
+    plan = Plan(
+        lengths=np.array([4000] * 2 + [8000], dtype=np.int32),
+        cp=4,
+        document=np.array([0, 1, 2, 2], dtype=np.int32),
+        rank=np.arange(4, dtype=np.int32),
+        start=np.array([0, 0, 0, 4000], dtype=np.int32),
+        stop=np.array([4000, 4000, 4000, 8000], dtype=np.int32),
+        exchange=exchange,
+        strategy="auto",
+        ranks_per_node=2 if two_level else None,
+    )
+    setting = replace(SETTING, ranks_per_node=2)
+    kv_bytes = 4000 * SETTING.model.kv_bytes_per_token
+    inside = setting.profile.all_to_all_v_us(kv_bytes, 2).us
+    taken = predict(plan, setting).timeline.entries
+    exchanged = sum((e.end_us - e.start_us).max() for e in taken if e.kind is Kind.EXCHANGE)
+    assert exchanged == pytest.approx(2 * inside)
+    assert measure(plan, 2).across_tokens == 0
+
+
+@given(
+    pack=lengths(10),
+    nodes=st.integers(2, 4),
+    per_node=st.integers(1, 4),
+    exchange=st.sampled_from(list(Exchange)),
+    factor=st.floats(1.0, 20.0),
+)
+@settings(max_examples=40, deadline=None)
+def test_a_faster_interface_never_makes_a_plan_slower(pack, nodes, per_node, exchange, factor):
+    setting = replace(SETTING, ranks_per_node=per_node)
+    nic = setting.profile.network.nic_gbps
+    network = replace(setting.profile.network, nic_gbps=replace(nic, value=nic.value * factor))
+    faster = replace(setting, profile=replace(setting.profile, network=network))
+    two_level = exchange is Exchange.ALL_TO_ALL_TWO_LEVEL
+    plan = replace(
+        shard(pack, nodes * per_node, "per-doc"),
+        exchange=exchange,
+        ranks_per_node=per_node if two_level else None,
+    )
+    assert predict(plan, faster).total_us <= predict(plan, setting).total_us * (1 + 1e-12)
+
+
+def test_two_levels_follow_one_another_forward_and_turn_round_backward():
+    plan = replace(
+        shard([60_000], 8, "per-doc"), exchange=Exchange.ALL_TO_ALL_TWO_LEVEL, ranks_per_node=4
+    )
+    entries = predict(plan, replace(SETTING, ranks_per_node=4)).timeline.entries
+    exchanged = [e for e in entries if e.stream is Stream.EXCHANGE]
+    assert [e.name for e in exchanged] == [
+        "KV, across nodes", "pass KV on", "KV, inside nodes",
+        "dKV, inside nodes", "pass dKV on", "dKV, across nodes",
+    ]  # fmt: skip
+    for before, after in itertools.pairwise(exchanged):
+        assert (after.start_us >= before.end_us).all()
 
 
 def test_nodes_make_the_exchange_dearer():

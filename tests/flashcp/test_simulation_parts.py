@@ -14,7 +14,7 @@ from flashcp.strategies import STRATEGIES, shard
 from tests.flashcp.packs import cp_degrees, lengths
 
 SETTING = Setting(profile=load_profile("h100-sxm"), model=load_model("llama3-8b"))
-JOINED = [exchange for exchange in Exchange if exchange is not Exchange.RING]
+JOINED = [e for e in Exchange if e not in (Exchange.RING, Exchange.ALL_TO_ALL_TWO_LEVEL)]
 
 
 def same(plan, setting):
@@ -48,6 +48,23 @@ def test_quick_parts_equal_the_timelines_under_every_exchange(
     same(plan, replace(SETTING, copies="in-place"))
 
 
-@pytest.mark.parametrize("strategy", ["ring", "per-doc", "flashcp"])
-def test_quick_parts_span_nodes(strategy):
-    same(shard([60_000, 5_000, 300, 7], 16, strategy), replace(SETTING, ranks_per_node=8))
+@given(
+    pack=lengths(12),
+    nodes=st.integers(1, 4),
+    per_node=st.integers(1, 4),
+    strategy=st.sampled_from(sorted(STRATEGIES)),
+    exchange=st.sampled_from([None, *Exchange]),
+    overlap=st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_quick_parts_span_nodes(pack, nodes, per_node, strategy, exchange, overlap):
+    plan = shard(pack, nodes * per_node, strategy)
+    if exchange is not None and plan.exchange is not Exchange.RING:
+        two_level = exchange is Exchange.ALL_TO_ALL_TWO_LEVEL
+        plan = replace(
+            plan,
+            exchange=exchange,
+            overlap=overlap and exchange is not Exchange.RING,
+            ranks_per_node=per_node if two_level else None,
+        )
+    same(plan, replace(SETTING, ranks_per_node=per_node))

@@ -1,0 +1,89 @@
+"""What the exchanges of needed KV take, from tokens and a setting alone; see `flashcp.exchange`.
+
+One level: every rank posts all its transfers together; on several nodes the busiest rank's whole
+traffic inside its node runs beside what the busiest on the network sends across (`costmodel`'s
+`topology`). Two levels follow one another: across nodes along the rails, then what came is laid
+beside what the rank sends its own node, and inside. They pay where one token is needed by several
+ranks of another node, as of documents cut over many; of a document cut between two ranks one level
+sends as little and ends sooner.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from costmodel.estimate import NOTHING, Estimate
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from flashcp.prediction import Setting
+
+
+@dataclass(frozen=True)
+class TwoLevels:
+    """The steps of a two-level exchange, which follow one another.
+
+    Attributes:
+        across: between nodes, over the rails.
+        packed_us: of each rank's copies between the two, what it passes on and its own, [cp].
+        inside: within nodes.
+    """
+
+    across: Estimate
+    packed_us: "NDArray[np.float64]"
+    inside: Estimate
+
+    @property
+    def whole(self) -> Estimate:
+        """All of it: the slowest rank's copies hold up the others."""
+        us = self.across.us + float(self.packed_us.max()) + self.inside.us
+        return Estimate(us, max(self.across.source, self.inside.source))
+
+
+def needed_exchange(
+    largest_tokens: float, across_tokens: float, cp: int, setting: "Setting"
+) -> Estimate:
+    """Return the time of an exchange of needed KV in one level, one way.
+
+    Args:
+        largest_tokens: the most that any rank sends or receives.
+        across_tokens: the most of it that any rank sends to, or receives from, other nodes.
+        cp: ranks.
+        setting: hardware and model shape.
+    """
+    if largest_tokens == 0:
+        return NOTHING
+    kv_bytes = setting.model.kv_bytes_per_token
+    return setting.profile.all_to_all_v_us(
+        float(largest_tokens * kv_bytes),
+        cp,
+        ranks_per_node=setting.ranks_per_node,
+        across_bytes=float(across_tokens * kv_bytes),
+    )
+
+
+def two_level_exchange(
+    tokens: "tuple[NDArray[np.int64], ...]", cp: int, ranks_per_node: int, setting: "Setting"
+) -> TwoLevels:
+    """Return the times of an exchange of needed KV in two levels, one way.
+
+    Args:
+        tokens: sent across, received across, sent inside, received inside; [cp] each.
+        cp: ranks.
+        ranks_per_node: ranks that share a node; divides `cp`.
+        setting: hardware and model shape.
+    """
+    across_sent, across_received, inside_sent, inside_received = tokens
+    kv_bytes = setting.model.kv_bytes_per_token
+    profile = setting.profile
+    across = inside = NOTHING
+    if most := float(max(across_sent.max(), across_received.max())):
+        across = profile.all_to_all_v_us(most * kv_bytes, cp // ranks_per_node, ranks_per_node=1)
+    if most := float(max(inside_sent.max(), inside_received.max())):
+        inside = profile.all_to_all_v_us(
+            most * kv_bytes, ranks_per_node, ranks_per_node=ranks_per_node
+        )
+    packed = inside_sent.astype(np.float64) * kv_bytes
+    return TwoLevels(across, profile.copies.us_array(packed, np.zeros(cp), "in-place"), inside)
