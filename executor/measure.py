@@ -42,16 +42,19 @@ class NoAttention:
     name = "none"
 
     def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, segments: Segments, scale: float  # noqa: ARG002
+        self, q: Tensor, k: Tensor, v: Tensor, segments: Segments, scale: float,  # noqa: ARG002
+        *, out: Tensor | None = None,
     ) -> Pair:  # fmt: skip
         """Return an output that was never written."""
-        return torch.empty_like(q), q.new_empty((q.shape[1], q.shape[0]), dtype=torch.float32)
+        lse = q.new_empty((q.shape[1], q.shape[0]), dtype=torch.float32)
+        return torch.empty_like(q) if out is None else out, lse
 
     def backward(
-        self, dout: Tensor, qkv: Triple, result: Pair, segments: Segments, scale: float  # noqa: ARG002
+        self, dout: Tensor, qkv: Triple, result: Pair, segments: Segments, scale: float,  # noqa: ARG002
+        *, into: Triple | None = None,
     ) -> Triple:  # fmt: skip
         """Return gradients that were never written."""
-        return torch.empty_like(qkv[0]), torch.empty_like(qkv[1]), torch.empty_like(qkv[2])
+        return into or (torch.empty_like(qkv[0]), torch.empty_like(qkv[1]), torch.empty_like(qkv[2]))
 
 
 @dataclass(frozen=True, eq=False)

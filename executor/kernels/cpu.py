@@ -26,9 +26,18 @@ class CpuKernel:
 
     name = "torch-flash-cpu"
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, segments: Segments, scale: float) -> Pair:
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        segments: Segments,
+        scale: float,
+        *,
+        out: Tensor | None = None,
+    ) -> Pair:
         """Attend; see `executor.kernels.Kernel`."""
-        out = torch.empty_like(q)
+        out = torch.empty_like(q) if out is None else out
         lse = q.new_empty((q.shape[1], q.shape[0]), dtype=_wide(q.dtype))
         heads = k.shape[1]
         for queries, keys, diagonal in _parts(segments):
@@ -53,10 +62,12 @@ class CpuKernel:
         result: Pair,
         segments: Segments,
         scale: float,
+        *,
+        into: Triple | None = None,
     ) -> Triple:
         """Return the gradients; see `executor.kernels.Kernel`."""
         (q, k, v), (out, lse) = qkv, result
-        dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+        dq, dk, dv = into or (torch.empty_like(q), torch.empty_like(k), torch.empty_like(v))
         heads = k.shape[1]
         for queries, keys, diagonal in _parts(segments):
             dtype = _working(q.dtype, keys, diagonal)

@@ -1,11 +1,12 @@
 """Flash attention on NVIDIA GPUs: flash-attn 4, 3 or 2 where installed, else torch's own varlen.
 
-All four give the output and the log-sum-exp, [heads, tokens], and take both back in backward; they
+All of them give the output and the log-sum-exp, [heads, tokens], and take both back in backward; they
 mask causally aligned at the end, and read keys and values at any stride but the last dimension's.
 Forward and backward are called one by one, never through the libraries' own autograd, which ignores
 the gradient of the log-sum-exp. Their private entrances differ between releases, so each is called
 with the parameters that it has, and is not used before it agreed with the oracle on a small call
-(`executor.kernels.select`). Written against flash-attn 2.7, flash-attn-3 3.0 and torch 2.6 to 2.13;
+(`executor.kernels.select`). Where a release cannot write its result where it is wanted, that costs a
+copy. Written against flash-attn 2.7, flash-attn-3 3.0 and torch 2.6 to 2.13;
 not yet run on a GPU by us.
 
 Shapes: T query tokens, K key tokens, Hq query heads, Hkv key/value heads, D head size.
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from executor.calls import call
-from executor.kernels.segments import Pair, Segments, Triple
+from executor.kernels.segments import Pair, Segments, Triple, written, written_all
 
 
 class FlashAttention2:
@@ -32,7 +33,16 @@ class FlashAttention2:
         self._module: Any = import_module("flash_attn.flash_attn_interface")
         self.name = f"flash-attn {_version('flash-attn', 'flash_attn')}"
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, segments: Segments, scale: float) -> Pair:
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        segments: Segments,
+        scale: float,
+        *,
+        out: Tensor | None = None,
+    ) -> Pair:
         """Attend; see `executor.kernels.Kernel`."""
         found = call(
             self._module._flash_attn_varlen_forward,
@@ -43,7 +53,7 @@ class FlashAttention2:
             return_softmax=False,
         )  # fmt: skip
         # Since 2.7: out, lse, ...; before it: out, q, k, v, out_padded, lse, ...
-        return found[0], found[1] if found[1].ndim == 2 else found[5]
+        return written(found[0], out), found[1] if found[1].ndim == 2 else found[5]
 
     def backward(
         self,
@@ -52,10 +62,12 @@ class FlashAttention2:
         result: Pair,
         segments: Segments,
         scale: float,
+        *,
+        into: Triple | None = None,
     ) -> Triple:
         """Return the gradients; see `executor.kernels.Kernel`."""
         (q, k, v), (out, lse) = qkv, result
-        dq, dk, dv = _like(q), _like(k), _like(v)
+        dq, dk, dv = into or (_like(q), _like(k), _like(v))
         call(
             self._module._flash_attn_varlen_backward,
             dout=dout.contiguous(), q=q, k=k, v=v, out=out, softmax_lse=lse,
@@ -79,7 +91,16 @@ class FlashAttention3:
         self._module: Any = import_module("flash_attn_interface")
         self.name = f"flash-attn {_version('flash_attn_3', 'flash-attn-3')}"
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, segments: Segments, scale: float) -> Pair:
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        segments: Segments,
+        scale: float,
+        *,
+        out: Tensor | None = None,
+    ) -> Pair:
         """Attend; see `executor.kernels.Kernel`."""
         found = call(
             self._module._flash_attn_forward,
@@ -87,8 +108,10 @@ class FlashAttention3:
             **_shape(segments),
             softmax_scale=scale,
             causal=segments.causal,
+            out=out,
+            out_=out,
         )  # fmt: skip
-        return found[0], found[1]
+        return written(found[0], out), found[1]
 
     def backward(
         self,
@@ -97,10 +120,12 @@ class FlashAttention3:
         result: Pair,
         segments: Segments,
         scale: float,
+        *,
+        into: Triple | None = None,
     ) -> Triple:
         """Return the gradients; see `executor.kernels.Kernel`."""
         (q, k, v), (out, lse) = qkv, result
-        dq, dk, dv = _like(q), _like(k), _like(v)
+        dq, dk, dv = into or (_like(q), _like(k), _like(v))
         call(
             self._module._flash_attn_backward,
             dout=dout, q=q, k=k, v=v, out=out, softmax_lse=lse,
@@ -123,17 +148,27 @@ class FlashAttention4:
         self._module: Any = import_module("flash_attn.cute.interface")
         self.name = f"flash-attn {_version('flash-attn-4', 'flash_attn_4')} (CuTe)"
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, segments: Segments, scale: float) -> Pair:
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        segments: Segments,
+        scale: float,
+        *,
+        out: Tensor | None = None,
+    ) -> Pair:
         """Attend; see `executor.kernels.Kernel`."""
-        out, lse = call(
+        found = call(
             self._module._flash_attn_fwd,
             q=q, k=k, v=v,
             **_shape(segments),
             softmax_scale=scale,
             causal=segments.causal,
             return_lse=True,
-        )[:2]  # fmt: skip
-        return out, lse
+            out=out,
+        )  # fmt: skip
+        return written(found[0], out), found[1]
 
     def backward(
         self,
@@ -142,17 +177,21 @@ class FlashAttention4:
         result: Pair,
         segments: Segments,
         scale: float,
+        *,
+        into: Triple | None = None,
     ) -> Triple:
         """Return the gradients; see `executor.kernels.Kernel`."""
         (q, k, v), (out, lse) = qkv, result
-        dq, dk, dv = call(
+        dq, dk, dv = into or (None, None, None)
+        found = call(
             self._module._flash_attn_bwd,
             q=q, k=k, v=v, out=out, dout=dout, lse=lse,
             **_shape(segments),
             softmax_scale=scale,
             causal=segments.causal,
-        )[:3]  # fmt: skip
-        return dq, dk, dv
+            dq=dq, dk=dk, dv=dv,
+        )  # fmt: skip
+        return written_all((found[0], found[1], found[2]), into)
 
 
 class TorchVarlen:
@@ -164,12 +203,21 @@ class TorchVarlen:
             raise ImportError("this torch is built without flash attention")
         self.name = f"torch {torch.__version__} varlen"
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, segments: Segments, scale: float) -> Pair:
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        segments: Segments,
+        scale: float,
+        *,
+        out: Tensor | None = None,
+    ) -> Pair:
         """Attend; see `executor.kernels.Kernel`."""
-        out, lse = torch.ops.aten._flash_attention_forward.default(
+        found, lse = torch.ops.aten._flash_attention_forward.default(
             q, k, v, *_positional(segments), 0.0, segments.causal, False, scale=scale
         )[:2]
-        return out, lse
+        return written(found, out), lse
 
     def backward(
         self,
@@ -178,6 +226,8 @@ class TorchVarlen:
         result: Pair,
         segments: Segments,
         scale: float,
+        *,
+        into: Triple | None = None,
     ) -> Triple:
         """Return the gradients; see `executor.kernels.Kernel`."""
         (q, k, v), (out, lse) = qkv, result
@@ -188,7 +238,36 @@ class TorchVarlen:
             dout, q, k, v, out, lse, *_positional(segments),
             0.0, segments.causal, state, unused, scale=scale,
         )  # fmt: skip
-        return dq, dk, dv
+        return written_all((dq, dk, dv), into)
+
+
+class TorchVarlenInPlace(TorchVarlen):
+    """The same by an operator of newer releases that writes its output where it is wanted."""
+
+    def __init__(self) -> None:
+        """Raises ImportError where torch has no such operator."""
+        super().__init__()
+        found = getattr(torch.ops.aten, "_flash_attention_forward_no_dropout_inplace", None)
+        if found is None:
+            raise ImportError(f"torch {torch.__version__} writes to new tensors only")
+        self._forward: Any = found.default
+
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        segments: Segments,
+        scale: float,
+        *,
+        out: Tensor | None = None,
+    ) -> Pair:
+        """Attend; see `executor.kernels.Kernel`."""
+        out = _like(q) if out is None else out
+        lse = self._forward(
+            out, q, k, v, *_positional(segments), 0.0, segments.causal, False, scale=scale
+        )
+        return out, lse
 
 
 def _positional(segments: Segments) -> tuple[Tensor, Tensor, int, int]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from executor.kernels.segments import Pair, Segments, Triple
+from executor.kernels.segments import Pair, Segments, Triple, written, written_all
 
 _BLOCK_QUERIES = 512
 
@@ -30,18 +30,27 @@ class PlainKernel:
     name: str = "plain"
     dtype: torch.dtype | None = None
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, segments: Segments, scale: float) -> Pair:
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        segments: Segments,
+        scale: float,
+        *,
+        out: Tensor | None = None,
+    ) -> Pair:
         """Attend; see `executor.kernels.Kernel`."""
         dtype = self.dtype or q.dtype
         q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
-        out = torch.empty_like(q)
+        result = torch.empty_like(q)
         lse = torch.empty(q.shape[1], q.shape[0], dtype=dtype, device=q.device)
         for queries, keys, hidden in _blocks(segments):
             scores = _scores(q[queries], k[keys], hidden, scale)
             lse[:, queries] = torch.logsumexp(scores, dim=-1).flatten(0, 1)
             values = torch.einsum("hgqk,khd->qhgd", torch.softmax(scores, dim=-1), v[keys])
-            out[queries] = values.flatten(1, 2)
-        return out, lse
+            result[queries] = values.flatten(1, 2)
+        return written(result, out), lse
 
     def backward(
         self,
@@ -50,6 +59,8 @@ class PlainKernel:
         result: Pair,
         segments: Segments,
         scale: float,
+        *,
+        into: Triple | None = None,
     ) -> Triple:
         """Return the gradients; see `executor.kernels.Kernel`."""
         dtype = self.dtype or dout.dtype
@@ -66,7 +77,7 @@ class PlainKernel:
             ds = p * (dp - delta.permute(1, 2, 0).unsqueeze(-1)) * scale
             dq[queries] = torch.einsum("hgqk,khd->qhgd", ds, k[keys]).flatten(1, 2)
             dk[keys] += torch.einsum("hgqk,qhgd->khd", ds, _grouped(q[queries], heads))
-        return dq, dk, dv
+        return written_all((dq, dk, dv), into)
 
 
 ORACLE = PlainKernel(name="oracle", dtype=torch.float64)

@@ -56,3 +56,21 @@ class Segments:
         )
         q, k = tuple(map(int, q_lens)), tuple(map(int, k_lens))
         return cls(q, k, cu_q, cu_k, max(q), max(k), causal)
+
+
+def written(found: Tensor, wanted: Tensor | None) -> Tensor:
+    """Return what a kernel found where it is wanted; copies unless it was written there."""
+    if wanted is None:
+        return found
+    if found.data_ptr() != wanted.data_ptr():
+        wanted.copy_(found)
+    return wanted
+
+
+def written_all(found: Triple, wanted: Triple | None) -> Triple:
+    """Return three results where they are wanted; see `written`."""
+    if wanted is None:
+        return found
+    for one, where in zip(found, wanted, strict=True):
+        written(one, where)
+    return wanted

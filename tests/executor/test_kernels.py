@@ -76,7 +76,7 @@ class Broken:
 
     name = "broken"
 
-    def forward(self, q, k, v, segments, scale):
+    def forward(self, q, k, v, segments, scale, *, out=None):  # noqa: ARG002
         cut = Segments.of(segments.q_lens, segments.q_lens, CPU)
         firsts = [0]
         for k_len in segments.k_lens:
@@ -86,7 +86,7 @@ class Broken:
         )
         return ORACLE.forward(q, k[rows], v[rows], cut, scale)
 
-    def backward(self, dout, qkv, result, segments, scale):
+    def backward(self, dout, qkv, result, segments, scale, *, into=None):  # noqa: ARG002
         return ORACLE.backward(dout, qkv, result, segments, scale)
 
 
@@ -119,7 +119,8 @@ def test_errors_of_nothing_and_of_not_a_number():
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("make", [
-    gpu.FlashAttention4, gpu.FlashAttention3, gpu.FlashAttention2, gpu.TorchVarlen,
+    gpu.FlashAttention4, gpu.FlashAttention3, gpu.FlashAttention2, gpu.TorchVarlenInPlace,
+    gpu.TorchVarlen,
 ], ids=lambda make: make.__name__)  # fmt: skip
 @pytest.mark.parametrize("head_dim", [64, 128])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)

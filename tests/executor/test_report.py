@@ -121,9 +121,9 @@ def test_only_the_profiles_device_is_comparable(setting, device, kind, same):
 
 def test_a_wrong_result_does_not_pass(setting, monkeypatch):
     class Wrong(CpuKernel):
-        def forward(self, q, k, v, segments, scale):
-            out, lse = super().forward(q, k, v, segments, scale)
-            return out * 1.001, lse
+        def forward(self, *args, **kwargs):
+            out, lse = super().forward(*args, **kwargs)
+            return out.mul_(1.001), lse
 
     monkeypatch.setattr("executor.emulated.select", lambda *_: Wrong())
     found = report(make_job(), emulate_job(make_job(repetitions=1), setting), setting)
@@ -132,9 +132,9 @@ def test_a_wrong_result_does_not_pass(setting, monkeypatch):
 
 def test_a_result_that_is_not_finite_does_not_pass_and_survives_json(setting, monkeypatch):
     class Endless(CpuKernel):
-        def forward(self, q, k, v, segments, scale):
-            out, lse = super().forward(q, k, v, segments, scale)
-            return out / 0.0, lse
+        def forward(self, *args, **kwargs):
+            out, lse = super().forward(*args, **kwargs)
+            return out.div_(0.0), lse
 
     monkeypatch.setattr("executor.emulated.select", lambda *_: Endless())
     found = report(make_job(), emulate_job(make_job(repetitions=1), setting), setting)
@@ -144,9 +144,9 @@ def test_a_result_that_is_not_finite_does_not_pass_and_survives_json(setting, mo
 
 def test_a_leak_between_documents_does_not_pass(setting, monkeypatch):
     class Leaky(CpuKernel):
-        def forward(self, q, k, v, segments, scale):
-            out, lse = super().forward(q, k, v, segments, scale)
-            return out + 1e-12 * v.sum(), lse
+        def forward(self, q, k, v, segments, scale, *, out=None):
+            out, lse = super().forward(q, k, v, segments, scale, out=out)
+            return out.add_(1e-12 * v.sum()), lse
 
     monkeypatch.setattr("executor.emulated.select", lambda *_: Leaky())
     results = emulate_job(make_job(repetitions=1, dtype="float64"), setting)
