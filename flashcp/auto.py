@@ -61,6 +61,9 @@ def auto_plan(
     placement = find_placement(checked, cp, weights, effort)
     per_node = setting.profile.network.per_node(cp, setting.ranks_per_node)
     found = options(gather_on_nodes(placement, cp, per_node), checked, cp, setting)
+    if 1 < per_node < cp:
+        seated = gather_on_nodes(placement, cp, per_node, two_level=True)
+        found.extend(options(seated, checked, cp, setting))
     others_us = np.inf  # the fastest other strategy, run its own way
     for rule in STRATEGIES.values():
         limit = _TOLERANCE * min(option.total_us for option in found)

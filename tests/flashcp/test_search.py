@@ -1,16 +1,17 @@
 """The search's bookkeeping stays in step with plain counting, whatever moves it makes."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from flashcp.exchange import needed_tokens
+from flashcp.exchange import across_tokens, needed_tokens, two_level_tokens
 from flashcp.planning import default_setting
 from flashcp.search.anneal import anneal
 from flashcp.search.energy import energy, strain
 from flashcp.search.loads import pairs_of, tiles_of
-from flashcp.search.nodes import across_tokens, gather_on_nodes, pair_tokens
+from flashcp.search.nodes import crossing_tokens, gather_on_nodes, pair_tokens
 from flashcp.search.placement import find_placement
 from flashcp.search.repair import CUTS_A_RANK, repair
 from flashcp.search.seed import seed
@@ -104,13 +105,23 @@ def test_more_steps_do_not_make_the_mean_placement_worse():
     assert means[1] < 1.01
 
 
+@pytest.mark.parametrize("two_level", [False, True])
 @given(pack=lengths(), nodes=st.integers(1, 4), per_node=st.integers(1, 4))
 @settings(max_examples=40, deadline=None)
-def test_gathering_on_nodes_only_renumbers_ranks_and_never_crosses_more(pack, nodes, per_node):
+def test_gathering_on_nodes_only_renumbers_ranks_and_never_crosses_more(
+    two_level, pack, nodes, per_node
+):
     cp = nodes * per_node
     rows = find_placement(pack, cp, search_weights(pack, cp, SETTING), 0.05)
-    gathered = gather_on_nodes(rows, cp, per_node)
-    assert across_tokens(gathered, cp, per_node) <= across_tokens(rows, cp, per_node)
+    gathered = gather_on_nodes(rows, cp, per_node, two_level=two_level)
+    crossing = two_level_tokens if two_level else across_tokens
+    after_tokens, before_tokens = (
+        crossing(*r.T[[1, 0, 2, 3]], cp, per_node)[0].sum() for r in (gathered, rows)
+    )
+    assert after_tokens <= before_tokens
+    if two_level:
+        ordered = rows[_by_place(rows)].astype(np.int64)
+        assert crossing_tokens(ordered, np.arange(cp), per_node) == before_tokens
     before, after = (r[_by_place(r)][:, 0].tolist() for r in (rows, gathered))
     seats = dict(zip(before, after, strict=True))
     assert [seats[rank] for rank in before] == after
