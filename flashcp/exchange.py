@@ -286,3 +286,22 @@ def _two_level_tokens(
             inside_received[r] += start[shard]
             later[home] += 1
     return across_sent, across_received, inside_sent, inside_received
+
+
+def waiting_tokens(
+    rank: "NDArray[np.int32]", start: "NDArray[np.int32]", stop: "NDArray[np.int32]", cp: int
+) -> "tuple[NDArray[np.int64], NDArray[np.int64]]":
+    """Count the tokens that precede each rank's shards, and those of shards that have such.
+
+    Args:
+        rank: each shard's rank, [shards].
+        start: its first token, [shards].
+        stop: one past its last token, [shards].
+        cp: ranks.
+
+    Returns:
+        Keys of the call over what precedes shards, [cp]; its queries, [cp].
+    """
+    prefix = np.bincount(rank, start, minlength=cp)
+    waiting = np.bincount(rank, np.where(start > 0, stop - start, 0), minlength=cp)
+    return prefix.astype(np.int64), waiting.astype(np.int64)

@@ -4,6 +4,7 @@
 one. Both take every time from here, so they cannot differ in anything but how they add.
 """
 
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -19,8 +20,46 @@ from flashcp.exchange_times import TwoLevels, needed_exchange, two_level_exchang
 from flashcp.ring import local_segments, ring_segments
 
 if TYPE_CHECKING:
+    from costmodel.model_shape import ModelShape
     from flashcp.plans import Plan
     from flashcp.prediction import Direction, Setting
+
+
+@dataclass(frozen=True)
+class Copies:
+    """What each rank copies in one direction of one layer, microseconds, [N] each.
+
+    Attributes:
+        packed: beside the send buffer; backward, what came back is added there.
+        placed: keys and values beside the kernel.
+        merged: outputs of the two calls of an overlapping plan; backward, their dQ.
+    """
+
+    packed: Clock
+    placed: Clock
+    merged: Clock
+
+
+def merged_bytes(waiting_tokens: "NDArray[np.int64]", model: "ModelShape") -> Clock:
+    """Return the bytes merged for tokens that wait: two results are read and one is written.
+
+    Counted as one byte read and one written, as `CopyModel` does.
+    """
+    token_bytes = model.q_heads * model.head_dim * model.dtype_bytes
+    return waiting_tokens.astype(np.float64) * (1.5 * token_bytes)
+
+
+def placed_tokens(
+    exchange: Exchange, prefix: "NDArray[np.int64]", received: "NDArray[np.int64]"
+) -> Clock:
+    """Return the tokens copied beside the kernel where own keys and prefixes are two calls, [N].
+
+    What is sent to a rank alone lands where the kernel reads it, so only own tokens and what two
+    shards of a document share are copied; an all-gather's parts lie rank by rank.
+    """
+    if exchange in (Exchange.ALL_TO_ALL_NEEDED, Exchange.ALL_TO_ALL_TWO_LEVEL):
+        return (prefix - received).astype(np.float64)
+    return prefix.astype(np.float64)
 
 
 class PlanCosts:
@@ -43,18 +82,27 @@ class PlanCosts:
         self.kv_bytes = setting.model.kv_bytes_per_token
         self.per_shard = setting.copies_shards(plan.strategy)
 
-    def attention(self, direction: "Direction", *, waits: bool | None = None) -> Clock:
-        """Return each rank's time of one call over all shards, or those that wait (or do not)."""
+    def attention(self, direction: "Direction") -> "tuple[Clock, Clock]":
+        """Return each rank's time of the call beside the exchange, and of the one that waits.
+
+        An overlapping plan attends to each shard's own keys first, and from what waits to what
+        precedes it in a second call; else everything waits.
+        """
         plan = self.plan
-        start, stop, splits = plan.start, plan.stop, plan.rank_splits
-        if waits is not None:
-            chosen = (start > 0) == waits
-            before = np.zeros(chosen.size + 1, dtype=np.int64)
-            np.cumsum(chosen, out=before[1:])
-            start, stop, splits = start[chosen], stop[chosen], before[splits]
-        parameters = self.setting.attention_parameters(direction)
-        q_lens, k_lens = (stop - start).astype(np.int64), stop.astype(np.int64)
-        return attention_us(q_lens, k_lens, splits, parameters)
+        causal = self.setting.attention_parameters(direction)
+        k_lens = plan.stop.astype(np.int64)
+        q_lens = k_lens - plan.start
+        if not plan.overlap:
+            return np.zeros(plan.cp), attention_us(q_lens, k_lens, plan.rank_splits, causal)
+        waits = plan.start > 0
+        before = np.zeros(waits.size + 1, dtype=np.int64)
+        np.cumsum(waits, out=before[1:])
+        full = self.setting.attention_parameters(direction, causal=False)
+        prefixes = plan.start[waits].astype(np.int64)
+        return (
+            attention_us(q_lens, q_lens, plan.rank_splits, causal),
+            attention_us(q_lens[waits], prefixes, before[plan.rank_splits], full),
+        )
 
     def slowed(self, us: Clock, exchange_us: float) -> Clock:
         """Return the time of attention beside which an exchange runs until it ends."""
@@ -64,12 +112,15 @@ class PlanCosts:
         )
 
     @cached_property
-    def copies(self) -> tuple[Clock, Clock]:
-        """Return each rank's copies beside the send buffer and beside the kernel, one direction."""
+    def copies(self) -> Copies:
+        """What each rank copies in one direction."""
         plan, copies = self.plan, self.setting.profile.copies
         nothing = np.zeros(plan.cp)
         if plan.cp == 1:
-            return nothing, nothing
+            return Copies(nothing, nothing, nothing)
+        merged = nothing
+        if plan.overlap:
+            merged = self._moved_us(merged_bytes(plan.waiting_tokens[1], self.setting.model))
         if self.per_shard:
             # The published implementations lay out the KV of the whole pack for the kernel, and
             # FlashCP packs its non-last shards besides: so counted, its rows in the paper's
@@ -79,14 +130,20 @@ class PlanCosts:
                 moved += plan.non_last_tokens
             # The profile counts a shard's cost for both directions together.
             shards = np.diff(plan.rank_splits) / 2
-            return nothing, copies.us_array(moved * self.kv_bytes, shards, "per-shard")
+            placed = copies.us_array(moved * self.kv_bytes, shards, "per-shard")
+            return Copies(nothing, placed, merged)
         # A full all-gather sends the local KV from where it lies.
         packed = nothing if plan.exchange is Exchange.ALL_GATHER else self._sent_tokens()
-        joined = plan.needed_tokens[2]
-        return (
-            copies.us_array(packed * self.kv_bytes, nothing, "in-place"),
-            copies.us_array(joined.astype(np.float64) * self.kv_bytes, nothing, "in-place"),
+        placed = plan.needed_tokens[2].astype(np.float64)
+        if plan.overlap:
+            placed = placed_tokens(plan.exchange, plan.waiting_tokens[0], plan.needed_tokens[1])
+        return Copies(
+            self._moved_us(packed * self.kv_bytes), self._moved_us(placed * self.kv_bytes), merged
         )
+
+    def _moved_us(self, moved_bytes: Clock) -> Clock:
+        """Return the time of copying, in which a byte is read once and written once."""
+        return self.setting.profile.copies.us_array(moved_bytes, np.zeros(self.plan.cp), "in-place")
 
     def _sent_tokens(self) -> Clock:
         """Return the tokens that each rank puts into its send buffer, once for each receiver.

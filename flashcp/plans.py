@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flashcp.errors import PlanError
-from flashcp.exchange import Exchange, needed_tokens, non_last_tokens, two_level_tokens
+from flashcp.exchange import (
+    Exchange,
+    needed_tokens,
+    non_last_tokens,
+    two_level_tokens,
+    waiting_tokens,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,8 +41,8 @@ class Plan:
         stop: one past each shard's last token, int32 [shards].
         exchange: how KV reaches the ranks that need it.
         strategy: the rule that made the plan.
-        overlap: attend in two kernel calls, what needs no exchange while the exchange runs and then
-            what waits for it, rather than in one call after it.
+        overlap: attend in two kernel calls, every shard to its own keys while the exchange runs and
+            then to what precedes it, rather than in one call after it.
         ranks_per_node: ranks r with the same r // ranks_per_node share a node. Part of the plan
             where the exchange has two levels, a divisor of `cp`; else None.
 
@@ -100,6 +106,14 @@ class Plan:
         See `flashcp.exchange.needed_tokens`.
         """
         return needed_tokens(self.document, self.rank, self.start, self.stop, self.cp)
+
+    @cached_property
+    def waiting_tokens(self) -> "tuple[NDArray[np.int64], NDArray[np.int64]]":
+        """Tokens that precede each rank's shards, and those of shards that wait, [cp] each.
+
+        See `flashcp.exchange.waiting_tokens`.
+        """
+        return waiting_tokens(self.rank, self.start, self.stop, self.cp)
 
     @cached_property
     def two_level_tokens(self) -> "tuple[NDArray[np.int64], ...]":

@@ -1,7 +1,10 @@
 """Predicts what a plan takes: one attention layer, forward and backward, slowest rank.
 
 Forward: copy what others need into the send buffer's layout, exchange KV, attend. Backward: attend,
-then send dK and dV back the way KV came, and copy them into place. A ring interleaves N attention
+then send dK and dV back the way KV came, and copy them into place. A plan that overlaps attends in
+two calls: every shard to its own keys while KV travels, then to what precedes it in its document;
+the two outputs are merged by log-sum-exp. Backward the second comes first, so that its dKV travels
+beside the other. A ring interleaves N attention
 steps with N-1 transfers and merges partial outputs by log-sum-exp. Forward and backward each begin
 in step on all ranks, because every layer's exchange waits for the slowest rank. Everything is
 queued on a `Timeline`, whose last end is the predicted time and whose entries along the slowest
@@ -25,6 +28,8 @@ from flashcp.plans import Plan
 Copies = Literal["published", "in-place"]
 Direction = Literal["forward", "backward"]
 # Whose published implementation copies shard by shard around the kernel (the paper's Fig. 6).
+# Names of kernel calls on the timeline.
+_OWN, _PREFIXES, _ALL = "attention, own keys", "attention, prefixes", "attention"
 _PER_SHARD = frozenset({"per-seq", "per-doc", "flashcp"})
 
 
@@ -135,34 +140,33 @@ class _Run:
         if self.plan.exchange is Exchange.RING:
             self._ring("forward")
             return
-        line, overlap = self.timeline, self.plan.overlap
-        sent, joined = self.costs.copies
+        line, copies = self.timeline, self.costs.copies
         exchange_us = self.costs.exchange_us("forward")
-        packed = line.run(Kind.COPIES, "pack KV", sent)
+        own, rest = self.costs.attention("forward")
+        packed = line.run(Kind.COPIES, "pack KV", copies.packed)
         arrived = self._exchange("KV", exchange_us, packed)
-        if overlap:
-            local = self.costs.attention("forward", waits=False)
-            line.run(Kind.FORWARD, "attention, local", self.costs.slowed(local, exchange_us))
-        line.run(Kind.COPIES, "place KV", joined, after=arrived)
-        rest = self.costs.attention("forward", waits=True if overlap else None)
-        line.run(Kind.FORWARD, "attention, rest" if overlap else "attention", rest)
+        if self.plan.overlap:
+            line.run(Kind.FORWARD, _OWN, self.costs.slowed(own, exchange_us))
+        line.run(Kind.COPIES, "place KV", copies.placed, after=arrived)
+        line.run(Kind.FORWARD, _PREFIXES if self.plan.overlap else _ALL, rest)
+        if self.plan.overlap:
+            line.run(Kind.MERGE, "merge outputs", copies.merged)
 
     def backward(self) -> None:
         if self.plan.exchange is Exchange.RING:
             self._ring("backward")
             return
-        line, overlap = self.timeline, self.plan.overlap
-        sent, joined = self.costs.copies
+        line, copies = self.timeline, self.costs.copies
         exchange_us = self.costs.exchange_us("backward")
-        # What others wait for comes first, so that it travels while the local rest runs.
-        rest = self.costs.attention("backward", waits=True if overlap else None)
-        line.run(Kind.BACKWARD, "attention, rest" if overlap else "attention", rest)
-        packed = line.run(Kind.COPIES, "pack dKV", joined)
+        own, rest = self.costs.attention("backward")
+        # What others wait for comes first, so that it travels while own keys are attended to.
+        line.run(Kind.BACKWARD, _PREFIXES if self.plan.overlap else _ALL, rest)
+        packed = line.run(Kind.COPIES, "pack dKV", copies.placed)
         arrived = self._exchange("dKV", exchange_us, packed)
-        if overlap:
-            local = self.costs.attention("backward", waits=False)
-            line.run(Kind.BACKWARD, "attention, local", self.costs.slowed(local, exchange_us))
-        line.run(Kind.COPIES, "place dKV", sent, after=arrived)
+        if self.plan.overlap:
+            line.run(Kind.BACKWARD, _OWN, self.costs.slowed(own, exchange_us))
+            line.run(Kind.MERGE, "add dQ", copies.merged)
+        line.run(Kind.COPIES, "place dKV", copies.packed, after=arrived)
 
     def _exchange(self, what: str, us: float, packed: Clock) -> Clock:
         """Queue the exchange of `what`, in one step or in two; return when it has ended, [cp]."""

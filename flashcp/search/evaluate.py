@@ -17,8 +17,10 @@ from flashcp.exchange import (
     needed_tokens,
     non_last_tokens,
     two_level_tokens,
+    waiting_tokens,
 )
 from flashcp.exchange_times import needed_exchange, two_level_exchange
+from flashcp.plan_costs import merged_bytes, placed_tokens
 from flashcp.strategies._shards import columns
 
 if TYPE_CHECKING:
@@ -80,7 +82,7 @@ def options(
         setting: hardware and model shape; its copies are in place, as `auto`'s are.
     """
     rank, document, start, stop = columns(rows)
-    attention = _attention(rank, start, stop, cp, setting)
+    one, two = _attention(rank, start, stop, cp, setting)
     sent, received, joined = needed_tokens(document, rank, start, stop, cp)
     non_last = non_last_tokens(lengths, document, rank, start, stop, cp)
     tokens = -(-int(lengths.sum(dtype=np.int64)) // cp)  # of the ranks that hold most
@@ -97,19 +99,26 @@ def options(
     kv_bytes = setting.model.kv_bytes_per_token
     copies = setting.profile.copies
     nothing = np.zeros(cp)
-    placed = copies.us_array(joined.astype(np.float64) * kv_bytes, nothing, "in-place")
+    prefix, waiting = waiting_tokens(rank, start, stop, cp)
+    merged = copies.us_array(merged_bytes(waiting, setting.model), nothing, "in-place")
+    joined_us = copies.us_array(joined.astype(np.float64) * kv_bytes, nothing, "in-place")
     factor = setting.profile.overlap_factor.value
     found = []
     for way in ways:
         packed = copies.us_array(way.packed_tokens * kv_bytes, nothing, "in-place")
-        times = [way.forward_us, way.backward_us]
-        for overlap in (False, True):
-            total = _total_us(attention[overlap], packed, placed, times, overlap, factor)
+        placed = placed_tokens(way.exchange, prefix, received) * kv_bytes
+        placed_us = copies.us_array(placed, nothing, "in-place")
+        times = (way.forward_us, way.backward_us)
+        totals = (
+            _together_us(one, packed, joined_us, times),
+            _apart_us(two, packed, placed_us, merged, times, factor),
+        )
+        for overlap, total in enumerate(totals):
             found.append(
                 Option(
                     rows,
                     way.exchange,
-                    overlap,
+                    bool(overlap),
                     total,
                     way.moved_tokens,
                     way.across_tokens,
@@ -182,8 +191,8 @@ def _attention(
     stop: "NDArray[np.int32]",
     cp: int,
     setting: "Setting",
-) -> "tuple[list[tuple[Clock, Clock]], list[tuple[Clock, Clock]]]":
-    """Return each rank's (local, rest) attention in each direction, in one call and in two."""
+) -> "tuple[list[Clock], list[tuple[Clock, Clock]]]":
+    """Return each rank's attention in each direction, in one call and in two."""
     splits = np.searchsorted(rank, np.arange(cp + 1)).astype(np.int64)
     k_lens = stop.astype(np.int64)
     q_lens = k_lens - start
@@ -191,40 +200,44 @@ def _attention(
     before = np.zeros(waits.size + 1, dtype=np.int64)
     np.cumsum(waits, out=before[1:])
     waiting = before[splits]
-    local = splits - waiting
-    nothing = np.zeros(cp)
+    queries, prefixes = q_lens[waits], start[waits].astype(np.int64)
     one, two = [], []
     for direction in _DIRECTIONS:
-        parameters = setting.attention_parameters(direction)
-        one.append((nothing, attention_us(q_lens, k_lens, splits, parameters)))
-        two.append(
-            (
-                attention_us(q_lens[~waits], k_lens[~waits], local, parameters),
-                attention_us(q_lens[waits], k_lens[waits], waiting, parameters),
-            )
-        )
+        causal = setting.attention_parameters(direction)
+        full = setting.attention_parameters(direction, causal=False)
+        one.append(attention_us(q_lens, k_lens, splits, causal))
+        own = attention_us(q_lens, q_lens, splits, causal)
+        two.append((own, attention_us(queries, prefixes, waiting, full)))
     return one, two
 
 
-def _total_us(
+def _together_us(
+    attention: "list[Clock]", packed: "Clock", joined: "Clock", exchange: tuple[float, float]
+) -> float:
+    """Return the slowest rank's forward and backward where all attention waits."""
+    arrived = packed.max() + exchange[0]
+    began = float((arrived + joined + attention[0]).max())
+    arrived = (began + attention[1] + joined).max() + exchange[1]
+    return float(arrived + packed.max())
+
+
+def _apart_us(
     attention: "list[tuple[Clock, Clock]]",
     packed: "Clock",
     placed: "Clock",
-    exchange: list[float],
-    overlap: bool,
+    merged: "Clock",
+    exchange: tuple[float, float],
     factor: float,
 ) -> float:
-    """Return the slowest rank's forward and backward, as `flashcp.prediction` queues them."""
-    (local, rest), (local_back, rest_back) = attention
+    """Return the slowest rank's forward and backward where own keys are attended to meanwhile."""
+    (own, rest), (own_back, rest_back) = attention
     arrived = packed.max() + exchange[0]
-    ready = packed + _slowed(local, exchange[0], factor) if overlap else packed
-    forward = np.maximum(ready, arrived) + placed + rest
-    began = max(float(forward.max()), float(arrived))
+    ready = packed + _slowed(own, exchange[0], factor)
+    began = float((np.maximum(ready, arrived) + placed + rest + merged).max())
     gone = began + rest_back + placed
     arrived = gone.max() + exchange[1]
-    ready = gone + _slowed(local_back, exchange[1], factor) if overlap else gone
-    backward = np.maximum(ready, arrived) + packed
-    return float(max(backward.max(), arrived))
+    ready = gone + _slowed(own_back, exchange[1], factor) + merged
+    return float((np.maximum(ready, arrived) + packed).max())
 
 
 def _slowed(us: "Clock", exchange_us: float, factor: float) -> "Clock":

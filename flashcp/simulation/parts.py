@@ -58,23 +58,19 @@ def _parts(ends: Clock, attention: Clock, copies: Clock) -> tuple[float, float, 
 
 def _joined(costs: PlanCosts, direction: Direction, began_us: float) -> tuple[Clock, Clock, Clock]:
     """Return each rank's end, attention and copies of one direction."""
-    sent, joined = costs.copies
-    first, last = (sent, joined) if direction == "forward" else (joined, sent)
+    copies = costs.copies
     exchange_us = costs.exchange_us(direction)
-    if costs.plan.overlap:
-        rest = costs.attention(direction, waits=True)
-        local = costs.slowed(costs.attention(direction, waits=False), exchange_us)
-    else:
-        rest, local = costs.attention(direction), np.zeros(costs.plan.cp)
+    own, rest = costs.attention(direction)
+    own = costs.slowed(own, exchange_us)
     if direction == "forward":
-        packed = began_us + first
+        packed = began_us + copies.packed
         arrived = packed.max() + exchange_us
-        ends = np.maximum(packed + local, arrived) + last + rest
+        ends = np.maximum(packed + own, arrived) + copies.placed + rest + copies.merged
     else:
-        packed = began_us + rest + first
+        packed = began_us + rest + copies.placed
         arrived = packed.max() + exchange_us
-        ends = np.maximum(packed + local, arrived) + last
-    return np.maximum(ends, arrived), local + rest, sent + joined
+        ends = np.maximum(packed + own + copies.merged, arrived) + copies.packed
+    return np.maximum(ends, arrived), own + rest, copies.packed + copies.placed + copies.merged
 
 
 def _ring(costs: PlanCosts, direction: Direction, began_us: float) -> tuple[Clock, Clock, Clock]:
