@@ -12,7 +12,12 @@ if TYPE_CHECKING:
 
 
 def plan(
-    lengths: ArrayLike, cp: int, strategy: str = AUTO, setting: "Setting | None" = None
+    lengths: ArrayLike,
+    cp: int,
+    strategy: str = AUTO,
+    setting: "Setting | None" = None,
+    *,
+    effort: float = 1.0,
 ) -> "Plan":
     """Shard one pack over `cp` ranks.
 
@@ -22,19 +27,21 @@ def plan(
         strategy: "ring", "zigzag", "per-seq", "per-doc", "flashcp" or "auto".
         setting: hardware and model shape, which `auto` minimises the predicted time for; see
             `default_setting`. The others do not need it.
+        effort: search steps of `auto`, in units of its default, 0 to 1,000,000; 0 only places
+            greedily. The others have none.
 
     Returns:
         The plan; equal arguments give an equal plan on every machine and in every process.
 
     Raises:
-        PlanError: a length, the CP degree or the strategy is wrong.
+        PlanError: a length, the CP degree, the strategy or the effort is wrong.
     """
     if strategy != AUTO:
         return shard(lengths, cp, strategy)
     # The search, and what it predicts with, are more than the fixed strategies need.
     from flashcp.auto import auto_plan  # noqa: PLC0415
 
-    return auto_plan(lengths, cp, setting or default_setting())
+    return auto_plan(lengths, cp, setting or default_setting(), effort=effort)
 
 
 def default_setting() -> "Setting":

@@ -53,6 +53,28 @@ class Size(click.ParamType[int]):
         return number
 
 
+class Number(click.ParamType[float]):
+    """A number within bounds; NaN is in none."""
+
+    name = "number"
+
+    def __init__(self, *, least: float, most: float) -> None:
+        self.least = least
+        self.most = most
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number that `value` writes, or fail naming it and the bounds."""
+        try:
+            number = float(value)
+        except ValueError:
+            self.fail(f"{str(value)[:40]!r} is not a number", param, ctx)
+        if not self.least <= number <= self.most:
+            self.fail(f"{value} is not in {self.least:g}..{self.most:g}", param, ctx)
+        return number
+
+
 class Name(click.ParamType[str]):
     """One of some names; a wrong one is answered with the nearest right one."""
 

@@ -8,9 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flashcp_cli.options import CommaList, Name, Size, echo_json, json_option
+from flashcp_cli.options import CommaList, Name, Number, Size, echo_json, json_option
 from flashcp_cli.outputs import check_outputs
 from flashcp_cli.plan import PACKERS, STRATEGIES
+from flashcp_cli.setting_options import (
+    DEFAULT_HARDWARE,
+    DEFAULT_MODEL,
+    setting_options,
+    with_heads,
+)
 from flashcp_cli.trace_options import TraceSource, trace_options
 
 if TYPE_CHECKING:
@@ -25,6 +31,7 @@ DTYPES = ("bfloat16", "float16", "float32", "float64")
 _CONTEXT_TOKENS = {"cuda": 131072, "cpu": 1024}
 _REPETITIONS = {"cuda": 20, "cpu": 5}
 _CPU_RANKS = 2
+_MOST_SECONDS = 7 * 24 * 3600
 
 
 @click.command()
@@ -60,30 +67,18 @@ _CPU_RANKS = 2
     type=CommaList(Name(STRATEGIES)),
     help="Strategies to run (a plan file's own, or all, otherwise).",
 )
-@click.option(
-    "--model",
-    metavar="NAME|CONFIG.JSON",
-    help="Model shape (the plan's, or llama3-8b, otherwise).",
-)
-@click.option("--q-heads", type=Size(most=4096), help="Query heads a rank, instead of the model's.")
-@click.option("--kv-heads", type=Size(most=4096), help="KV heads a rank, instead of the model's.")
-@click.option("--head-dim", type=Size(most=1024), help="Head size, instead of the model's.")
+@setting_options(of_plan=True)
 @click.option(
     "--dtype", type=Name(DTYPES), help="Precision of the tensors (the model's otherwise)."
 )
-@click.option(
-    "--hardware",
-    metavar="NAME|PROFILE.JSON",
-    help="Profile to predict with (the plan's, or h100-sxm, otherwise).",
-)
-@click.option("--ranks-per-node", type=Size(most=1024), help="Ranks that share a node's links.")
 @click.option("--warmups", type=Size(least=0), default=2, show_default=True, help="Runs first.")
 @click.option("--repetitions", type=Size(), help="Timed runs (20 on GPUs, 5 on a CPU otherwise).")
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=1),
+    type=Number(least=1, most=_MOST_SECONDS),
     default=120,
     show_default=True,
+    metavar="SECONDS",
     help="Seconds without progress after which a rank counts as hung.",
 )
 @click.option("--no-verify", is_flag=True, help="Time only; check nothing against the oracle.")
@@ -192,7 +187,7 @@ def _job(source: TraceSource, options: dict[str, Any]) -> "tuple[Job, Setting, d
     dtype = options["dtype"] or model.dtype
     if dtype != "float64":  # which no model is trained in: its predictions are for the model's
         model = replace(model, dtype=dtype)
-    hardware = options["hardware"] or (saved.header.hardware if saved else "h100-sxm")
+    hardware = options["hardware"] or (saved.header.hardware if saved else DEFAULT_HARDWARE)
     setting = Setting(
         profile=load_profile(hardware),
         model=model,
@@ -212,7 +207,7 @@ def _job(source: TraceSource, options: dict[str, Any]) -> "tuple[Job, Setting, d
             warmups=options["warmups"],
             repetitions=options["repetitions"] or _REPETITIONS[device],
             seed=options["seed"],
-            timeout_s=float(options["timeout"]),
+            timeout_s=options["timeout"],
             verify=not options["no_verify"],
         ),
     )
@@ -246,11 +241,12 @@ def _plans(
     """Return the plans to run by name, and a description of their pack."""
     from flashcp.planning import plan
 
+    effort = options["plan_effort"]
     if saved is None:
         lengths, text = _pack(source, options, device)
         cp = options["nproc"] or _default_ranks(device)
         wanted = options["strategies"] or STRATEGIES
-        return [(name, plan(lengths, cp, name, setting)) for name in wanted], text
+        return [(name, plan(lengths, cp, name, setting, effort=effort)) for name in wanted], text
     _check_pack(options["pack"], len(saved.plans))
     own = saved.plans[options["pack"]]
     if options["nproc"] not in (None, own.cp):
@@ -261,7 +257,7 @@ def _plans(
         )
     name = saved.header.strategy
     others = [other for other in options["strategies"] or () if other != name]
-    made = [(other, plan(own.lengths, own.cp, other, setting)) for other in others]
+    made = [(other, plan(own.lengths, own.cp, other, setting, effort=effort)) for other in others]
     return [(name, own), *made], {
         "source": source.name,
         "pack": options["pack"],
@@ -314,9 +310,8 @@ def _model(options: dict[str, Any], saved: "PlanFile | None") -> "ModelShape":
     if options["model"] is None and saved is not None:
         model = ModelShape(**saved.header.model)
     else:
-        model = load_model(options["model"] or "llama3-8b")
-    heads = {key: options[key] for key in ("q_heads", "kv_heads", "head_dim") if options[key]}
-    return replace(model, hidden_size=0, ffn_size=0, **heads) if heads else model
+        model = load_model(options["model"] or DEFAULT_MODEL)
+    return with_heads(model, options["q_heads"], options["kv_heads"], options["head_dim"])
 
 
 def _save(path: Path, document: dict[str, Any]) -> None:

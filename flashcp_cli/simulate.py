@@ -161,13 +161,6 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     help="The packs that the report and the timeline show, from 0.",
 )
 @click.option("--rows", type=Size(), default=24, show_default=True, help="Rows to print.")
-@click.option(
-    "--plan-effort",
-    type=float,
-    default=1.0,
-    show_default=True,
-    help="Search steps of auto, in units of its default; fewer are faster.",
-)
 @click.option("--processes", type=Size(most=1024), help="Processes to use (one a core otherwise).")
 @click.option(
     "--cluster",
