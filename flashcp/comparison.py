@@ -8,9 +8,9 @@ Planning is timed by itself, a plan at a time, as a training job would do it.
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,8 @@ class Outcome:
     """What one strategy's plans cost, an entry a pack; see `Measures` and `Prediction`.
 
     Attributes:
+        in_place_us: the total with only those copies that a layout must move, whatever the setting
+            counts.
         planning_us: wall-clock time of making each plan; it alone differs from run to run.
     """
 
@@ -44,12 +46,15 @@ class Outcome:
     needed_share: NDArray[np.float64]
     padded: NDArray[np.float64]
     shards_per_rank: NDArray[np.float64]
+    across_tokens: NDArray[np.float64]
+    across_largest_tokens: NDArray[np.float64]
     forward_us: NDArray[np.float64]
     backward_us: NDArray[np.float64]
     exchange_us: NDArray[np.float64]
     copies_us: NDArray[np.float64]
     total_us: NDArray[np.float64]
     forward_total_us: NDArray[np.float64]
+    in_place_us: NDArray[np.float64]
     planning_us: NDArray[np.float64]
 
 
@@ -64,11 +69,13 @@ class Comparison:
         outcomes: by strategy, in the order asked for.
         bound_us: lower bound of each pack's predicted time, [packs].
         plans: the kept strategy's plans, one a pack; empty unless asked for.
+        inspected: by strategy, what was asked for of each plan, [packs].
     """
 
     outcomes: dict[str, Outcome]
     bound_us: NDArray[np.float64]
     plans: list[Plan]
+    inspected: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
 def compare(
@@ -77,7 +84,9 @@ def compare(
     strategies: Sequence[str],
     setting: Setting,
     *,
+    effort: float = 1.0,
     keep: str | None = None,
+    inspect: Mapping[str, Callable[[Plan], float]] | None = None,
     processes: int = 1,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Comparison:
@@ -88,7 +97,10 @@ def compare(
         cp: CP degree.
         strategies: names, in the order of the result.
         setting: hardware and model shape.
+        effort: search steps of `auto`, in units of its default.
         keep: the strategy whose plans to return; one of `strategies`.
+        inspect: by strategy, a function whose value of each plan is wanted as well. It is called
+            where plans are made, so that they need not be kept, and must be importable there.
         processes: how many to use; 0 for one a usable core. More than one are started afresh, so
             a script must guard its top level by `if __name__ == "__main__"`.
         progress: called with the number of packs done since the last call.
@@ -97,7 +109,7 @@ def compare(
         The comparison; but for planning times it does not depend on `processes`.
 
     Raises:
-        PlanError: the CP degree or a strategy is wrong.
+        PlanError: the CP degree, a strategy or the effort is wrong.
         ProfileError: the ranks per node do not divide the CP degree.
     """
     processes = processes or usable_cores()
@@ -105,7 +117,14 @@ def compare(
         [packing.document_lengths(i) for i in range(first, min(first + _BLOCK_PACKS, len(packing)))]
         for first in range(0, len(packing), _BLOCK_PACKS)
     )
-    task = _Task(cp=cp, strategies=tuple(strategies), setting=setting, keep=keep)
+    task = _Task(
+        cp=cp,
+        strategies=tuple(strategies),
+        setting=setting,
+        effort=effort,
+        keep=keep,
+        inspect=dict(inspect or {}),
+    )
     first = packing.document_lengths(0)
     # Compiles every kernel before there are processes that would each do the same.
     _run(task, [first])
@@ -122,6 +141,10 @@ def compare(
         outcomes=outcomes,
         bound_us=np.concatenate([result.bound_us for result in results]),
         plans=[made for result in results for made in result.plans],
+        inspected={
+            name: np.concatenate([result.inspected[name] for result in results])
+            for name in task.inspect
+        },
     )
 
 
@@ -135,7 +158,9 @@ class _Task:
     cp: int
     strategies: tuple[str, ...]
     setting: Setting
+    effort: float
     keep: str | None
+    inspect: dict[str, Callable[[Plan], float]]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -143,24 +168,36 @@ class _Block:
     rows: NDArray[np.float64]  # [strategies, packs, columns of Outcome]
     bound_us: NDArray[np.float64]
     plans: list[Plan]
+    inspected: dict[str, NDArray[np.float64]]
 
 
 def _run(task: _Task, packs: list[NDArray[np.int32]]) -> _Block:
     rows = np.empty((len(task.strategies), len(packs), len(OUTCOME)))
     bounds = np.empty(len(packs))
+    inspected = {name: np.empty(len(packs)) for name in task.inspect}
     plans = []
+    in_place = replace(task.setting, copies="in-place")
+    per_node = task.setting.profile.network.per_node(task.cp, task.setting.ranks_per_node)
     for i, lengths in enumerate(packs):
         bounds[i] = lower_bound_us(lengths, task.cp, task.setting)
         for s, strategy in enumerate(task.strategies):
             began = time.perf_counter_ns()
-            made = plan(lengths, task.cp, strategy, task.setting)
+            made = plan(lengths, task.cp, strategy, task.setting, effort=task.effort)
             planning_us = (time.perf_counter_ns() - began) / 1000
-            measured, predicted = measure(made), predict(made, task.setting)
-            values = {**vars(measured), **vars(predicted), "planning_us": planning_us}
+            predicted = predict(made, task.setting)
+            bare = predict(made, in_place) if task.setting.copies_shards(strategy) else predicted
+            values = {
+                **vars(measure(made, per_node)),
+                **vars(predicted),
+                "in_place_us": bare.total_us,
+                "planning_us": planning_us,
+            }
             rows[s, i] = [values[name] for name in OUTCOME]
             if strategy == task.keep:
                 plans.append(made)
-    return _Block(rows=rows, bound_us=bounds, plans=plans)
+            if strategy in inspected:
+                inspected[strategy][i] = task.inspect[strategy](made)
+    return _Block(rows=rows, bound_us=bounds, plans=plans, inspected=inspected)
 
 
 def _map(

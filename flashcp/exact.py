@@ -5,7 +5,7 @@ attends to block b, since it holds it or a later block of the document; z[b, r, 
 block b to rank q. Minimised is M, which no rank's sent or received tokens exceed:
 
     sum_r x[b, r] = 1                       each block on one rank
-    floor(C/N) <= sum_b t_b x[b, r] <= ceil(C/N)                     equal tokens
+    floor(C/N) - s <= sum_b t_b x[b, r] <= ceil(C/N) + s             equal tokens, s to spare
     sum_b w_b x[b, r] <= imbalance W/N                               balanced work
     y[b, r] >= x[b, r],  y[b, r] >= y[b + 1, r] in one document
     z[b, r, q] >= x[b, r] + y[b, q] - 1     for q other than r
@@ -17,6 +17,7 @@ grows exponentially, hence the limit.
 """
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,8 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 MOST_CELLS = 2_000  # blocks x ranks x ranks; beyond, nothing is proven in minutes
-_TIME_LIMIT_REACHED = 1
-_INFEASIBLE = 2
+_LIMIT_REACHED = 1  # of scipy.optimize.milp: of time or of branches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,9 @@ def exact_plan(
     *,
     grid_tokens: int,
     imbalance: float = 1.02,
-    time_limit_s: float = 60.0,
+    spare_tokens: int = 0,
+    time_limit_s: float | None = 60.0,
+    node_limit: int | None = None,
 ) -> ExactPlan:
     """Find the placement with the least traffic among those with equal tokens and balanced work.
 
@@ -66,10 +68,13 @@ def exact_plan(
         cp: CP degree, at least 2.
         grid_tokens: cuts are at multiples of so many tokens.
         imbalance: largest rank's work over the mean, at most; at least 1.
-        time_limit_s: when to stop proving and return the best found.
+        spare_tokens: by how many a rank's tokens may be off equal shares, which a coarse grid can
+            rarely make exactly. With 0 the plan can be executed.
+        time_limit_s: when to stop proving and return the best found; None never stops.
+        node_limit: branches after which to stop, the same on every machine; None never stops.
 
     Returns:
-        The plan and how close to the least it is proven to be. The limit in seconds makes it depend
+        The plan and how close to the least it is proven to be. A limit in seconds makes it depend
         on the machine, unless proven.
 
     Raises:
@@ -87,9 +92,12 @@ def exact_plan(
             f"{len(blocks)} blocks on {cp} ranks are {cells} cells, not in 1..{MOST_CELLS} with at "
             "least 2 ranks; take a coarser grid, a smaller pack or fewer ranks"
         )
-    result = _solve(blocks, cp, imbalance, time_limit_s)
+    if spare_tokens < 0:
+        raise PlanError(f"{spare_tokens} spare tokens are below 0")
+    limits = {"time_limit": time_limit_s, "node_limit": node_limit}
+    result = _solve(blocks, cp, imbalance, spare_tokens, limits)
     if result.x is None:
-        why = "ran out of time" if result.status == _TIME_LIMIT_REACHED else "no placement exists"
+        why = "ran out of time" if result.status == _LIMIT_REACHED else "no placement exists"
         raise PlanError(
             f"no plan on a grid of {grid_tokens} tokens with an imbalance up to {imbalance}: {why};"
             " take a finer grid, more imbalance or more time"
@@ -104,6 +112,16 @@ def exact_plan(
     )
 
 
+def require_solver() -> None:
+    """Refuse to begin where the solver is not installed.
+
+    Raises:
+        PlanError: names the extra that installs it.
+    """
+    if find_spec("scipy") is None:
+        raise PlanError("exact plans need scipy; install it with: pip install 'flashcp[exact]'")
+
+
 def _blocks(lengths: "NDArray[np.int32]", grid: int) -> "NDArray[np.int64]":
     """Return (document, start, stop) of every block, [blocks, 3]."""
     rows = [
@@ -114,13 +132,18 @@ def _blocks(lengths: "NDArray[np.int32]", grid: int) -> "NDArray[np.int64]":
     return np.array(rows, dtype=np.int64)
 
 
-def _solve(blocks: "NDArray[np.int64]", cp: int, imbalance: float, time_limit_s: float) -> Any:
+def _solve(
+    blocks: "NDArray[np.int64]",
+    cp: int,
+    imbalance: float,
+    spare_tokens: int,
+    limits: dict[str, float | None],
+) -> Any:
     """Set up the program of the module's docstring and solve it; returns scipy's result."""
-    try:
-        from scipy.optimize import Bounds, LinearConstraint, milp  # noqa: PLC0415 - optional
-        from scipy.sparse import coo_array  # noqa: PLC0415
-    except ImportError:
-        raise PlanError("exact plans need scipy; install it, or plan with 'auto'") from None
+    require_solver()
+    from scipy.optimize import Bounds, LinearConstraint, milp  # noqa: PLC0415 - optional
+    from scipy.sparse import coo_array  # noqa: PLC0415
+
     document, start, stop = blocks.T
     tokens = (stop - start).astype(float)
     work = tokens * (start + stop + 1) / 2
@@ -135,7 +158,7 @@ def _solve(blocks: "NDArray[np.int64]", cp: int, imbalance: float, time_limit_s:
     share = tokens.sum() / cp
     for r in range(cp):
         held = [(x[b, r], tokens[b]) for b in range(count)]
-        rows.add(held, np.floor(share), np.ceil(share))
+        rows.add(held, np.floor(share) - spare_tokens, np.ceil(share) + spare_tokens)
         limit = imbalance * work.sum() / cp
         rows.add([(x[b, r], work[b] / limit) for b in range(count)], 0.0, 1.0)
         received = [(y[b, r], tokens[b]) for b in range(count)]
@@ -167,7 +190,8 @@ def _solve(blocks: "NDArray[np.int64]", cp: int, imbalance: float, time_limit_s:
         constraints=LinearConstraint(matrix, rows.lower, rows.upper),
         bounds=Bounds(np.zeros(most + 1), upper),
         integrality=integrality,
-        options={"time_limit": time_limit_s, "mip_rel_gap": 0.0},
+        options={key: limit for key, limit in limits.items() if limit is not None}
+        | {"mip_rel_gap": 0.0},
     )
 
 
