@@ -1,6 +1,6 @@
 """Executes plans: distributed attention over packed documents, forward and backward.
 
-    handle = executor.handle(plan, rank, device)          # once a plan
+    handle = executor.prepare(plan, rank, device)         # once a plan
     q, k, v = (executor.shard(x, plan, rank) for x in ...)  # [tokens, heads, head_dim]
     out = executor.attention(q, k, v, handle, group)        # once a layer
 

@@ -14,7 +14,11 @@ from executor.handle import Handle
 from executor.transport import Transport
 
 _DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
-_COLUMNS = ("fingerprint", "CP degree", "query heads", "KV heads", "head size", "dtype")
+_GRADIENTS = ("all-to-all", "reduce-scatter")
+_COLUMNS = (
+    *("fingerprint", "CP degree", "query heads", "KV heads", "head size", "dtype"),
+    "way home of gradients",
+)
 
 
 def check_call(handle: Handle, q: Tensor, k: Tensor, v: Tensor) -> str | None:
@@ -62,7 +66,8 @@ def agree(handle: Handle, transport: Transport, q: Tensor, k: Tensor, v: Tensor)
     fingerprint = int(handle.plan.fingerprint, 16)
     fingerprint -= (fingerprint >> 63) << 64
     sizes = (q.shape[1], k.shape[1], q.shape[2]) if problem is None else (0, 0, 0)
-    mine = [int(problem is not None), fingerprint, handle.plan.cp, *sizes, dtype]
+    home = _GRADIENTS.index(handle.ways.gradients)
+    mine = [int(problem is not None), fingerprint, handle.plan.cp, *sizes, dtype, home]
     table = _gather(mine, transport, handle.device)
     if problem is not None:
         raise RunError(f"rank {handle.rank}: {problem}")
@@ -90,4 +95,6 @@ def _shown(name: str, value: int) -> str:
         return f"the plan {value & (2**64 - 1):016x}"
     if name == "dtype":
         return str(_DTYPES[value])
+    if name == "way home of gradients":
+        return f"gradients by {_GRADIENTS[value]}"
     return f"{value} {name}"

@@ -79,20 +79,21 @@ class _Attention(torch.autograd.Function):
             out, lse = carry_out(
                 ring.forward(schedule, call, q, k, v), layer.transport, call.record
             )
-            ctx.save_for_backward(q, k, v, out, lse, None, None)
+            ctx.save_for_backward(q, k, v, out, lse, None, None, None)
             return out
         out, kept = carry_out(joined.forward(schedule, call, q, k, v), layer.transport, call.record)
-        ctx.save_for_backward(q, k, v, out, kept.local_lse, kept.waiting_lse, kept.keys)
+        together = kept.joined or (None, None)
+        ctx.save_for_backward(q, k, v, out, kept.local_lse, kept.waiting_lse, *together)
         return out
 
     @staticmethod
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, out, lse, waiting_lse, keys = ctx.saved_tensors
+        q, k, v, out, lse, waiting_lse, keys, values = ctx.saved_tensors
         schedule, call = ctx.layer.schedule, ctx.layer.call
         dout = dout.contiguous()
         if isinstance(schedule, Ring):
             steps = ring.backward(schedule, call, dout, (q, k, v), (out, lse))
         else:
-            kept = Kept(keys, lse, waiting_lse)
+            kept = Kept(None if keys is None else (keys, values), lse, waiting_lse)
             steps = joined.backward(schedule, call, dout, (q, k, v), (out, kept))
         return (*carry_out(steps, ctx.layer.transport, call.record), None)

@@ -5,6 +5,7 @@ all asked for is copied from their send buffers to their receive buffers. Kernel
 those of a real run; only the exchange is not, and its time has to come from a profile.
 """
 
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -17,7 +18,7 @@ from executor.joined import Call, Kept
 from executor.kernels import Kernel
 from executor.kernels.segments import Triple
 from executor.record import Recorder
-from executor.transfers import Pattern, Schedule, Start, Transfer
+from executor.transfers import Collective, Messages, Pattern, Schedule, Start, Transfer
 
 R = TypeVar("R")
 
@@ -79,7 +80,7 @@ class Emulation:
         results: dict[int, R] = {}
         answers: list[Any] = [None] * len(schedules)
         while len(results) < len(schedules):
-            transfers: list[Transfer] = []
+            starts: list[Start] = []
             for rank, schedule in enumerate(schedules):
                 try:
                     request = schedule.send(answers[rank])
@@ -88,34 +89,53 @@ class Emulation:
                     continue
                 answers[rank] = None
                 if isinstance(request, Start):
-                    transfers.append(request.transfer)
-                    answers[rank] = request.transfer
-            if transfers:
-                self._transfer(transfers)
+                    starts.append(request)
+                    answers[rank] = request
+            if starts:
+                self._start(starts)
         return [results[rank] for rank in range(len(schedules))]
 
-    def _transfer(self, transfers: list[Transfer]) -> None:
-        ranks = len(self.handles)
-        if len(transfers) != ranks:
+    def _start(self, starts: list[Start]) -> None:
+        if len(starts) != len(self.handles):
             raise AssertionError("ranks do not transfer in step")
-        sends = [transfer.send for transfer in transfers]
-        for rank, transfer in enumerate(transfers):
-            self.sent_bytes[rank] += transfer.sent_bytes(rank, ranks)
-            if transfer.pattern is Pattern.NEXT:
-                transfer.recv.copy_(sends[rank - 1])
-            elif transfer.pattern is Pattern.ALL_GATHER:
-                torch.cat(sends, out=transfer.recv)
+        for transfers in zip(*(start.transfers for start in starts), strict=True):
+            self._transfer(transfers)
+        passed_on = [start.then() for start in starts if start.then is not None]
+        if passed_on:
+            self._messages(passed_on)
+
+    def _transfer(self, transfers: Sequence[Transfer]) -> None:
+        collectives = [one for one in transfers if isinstance(one, Collective)]
+        if not collectives:
+            self._messages([one for one in transfers if isinstance(one, Messages)])
+            return
+        ranks = len(self.handles)
+        sends = [one.send for one in collectives]
+        for rank, one in enumerate(collectives):
+            self.sent_bytes[rank] += one.sent_bytes(rank, ranks)
+            if one.pattern is Pattern.ALL_GATHER:
+                torch.cat(sends, out=one.recv)
+                continue
+            parts = [send.chunk(ranks)[rank] for send in sends]
+            if one.pattern is Pattern.ALL_TO_ALL:
+                torch.cat(parts, out=one.recv)
             else:
-                parts = [_split(other, rank) for other in transfers]
-                sizes = [part.shape[0] for part in parts]
-                if sizes != transfer.recv_splits:
-                    due = transfer.recv_splits
-                    raise AssertionError(f"rank {rank} is sent {sizes} rows where {due} are due")
-                torch.cat(parts, out=transfer.recv)
+                torch.sum(torch.stack(parts), 0, out=one.recv)
 
-
-def _split(transfer: Transfer, rank: int) -> Tensor:
-    """Return the rows that go to `rank`."""
-    splits = transfer.send_splits or []
-    first = sum(splits[:rank])
-    return transfer.send[first : first + splits[rank]]
+    def _messages(self, messages: Sequence[Messages]) -> None:
+        ranks = len(self.handles)
+        under_way: dict[tuple[int, int], deque[Tensor]] = defaultdict(deque)
+        for rank, one in enumerate(messages):
+            self.sent_bytes[rank] += one.sent_bytes(rank, ranks)
+            for peer, rows in one.sends:
+                under_way[rank, peer].append(rows)
+        for rank, one in enumerate(messages):
+            for peer, rows in one.recvs:
+                sent = under_way[peer, rank].popleft()
+                if sent.shape != rows.shape:
+                    raise AssertionError(
+                        f"rank {rank} is sent {list(sent.shape)} where {list(rows.shape)} is due"
+                    )
+                rows.copy_(sent)
+        if any(under_way.values()):
+            raise AssertionError("messages are left that nobody receives")

@@ -73,7 +73,11 @@ def emulate_plan(
     plan: Plan, job: Job, setting: Setting, kernel: Kernel, device: torch.device
 ) -> list[dict[str, Any]]:
     """Verify and time one plan; a row a rank, as `executor.measure.run_plan`'s."""
-    handles = [prepare(plan, rank, device) for rank in range(plan.cp)]
+    options = job.options
+    handles = [
+        prepare(plan, rank, device, copies=options.copies, gradients=options.gradients)
+        for rank in range(plan.cp)
+    ]
     scale = job.model.head_dim**-0.5
     pack = draw(plan, job, device)
     verification = None
@@ -162,7 +166,7 @@ class _Composer:
         self._line.run(kind, name, self._us(name), after=after)
 
     def _collective(self, name: str) -> tuple[NDArray[np.float64] | None, float]:
-        us = self._exchange_us.get(name, 0.0)
+        us = sum(self._exchange_us.values())  # of two levels one after the other
         if us == 0:
             return None, 0.0
         return self._line.collective(name, us, after=self._line.now(Stream.COMPUTE)), us
@@ -170,16 +174,17 @@ class _Composer:
     def _joined_forward(self) -> None:
         self._run(Kind.COPIES, "pack KV")
         arrived, us = self._collective("KV")
+        self._run(Kind.COPIES, "place own KV")
         self._local(Kind.FORWARD, arrived, us)
         self._run(Kind.COPIES, "place KV", after=arrived)
         self._run(Kind.FORWARD, "attention, rest")
-        self._run(Kind.COPIES, "place output")
 
     def _joined_backward(self) -> None:
         self._run(Kind.BACKWARD, "attention, rest")
         self._run(Kind.COPIES, "pack dKV")
         arrived, us = self._collective("dKV")
         self._local(Kind.BACKWARD, arrived, us)
+        self._run(Kind.COPIES, "sum dKV of the node", after=arrived)
         self._run(Kind.COPIES, "place dKV", after=arrived)
 
     def _local(self, kind: Kind, arrived: NDArray[np.float64] | None, exchange_us: float) -> None:

@@ -5,37 +5,40 @@ from dataclasses import dataclass, field
 import torch
 
 from executor.errors import RunError
+from executor.gathered import Gathered
+from executor.joined import Keys
 from executor.kernels.segments import Segments
+from executor.landed import Landed
+from executor.landing import landing
 from executor.layout import placement
 from executor.placement import Placement, splits_calls
+from executor.published import PER_SHARD, Published
 from executor.ring_routes import own_lens, ring_step
-from executor.routes import Route, route
+from executor.routes import padded_rows
 from executor.rows import Rows, rows
+from executor.waiting import Calls, calls
+from executor.ways import Copies, Gradients, Ways
 from flashcp.exchange import Exchange
 from flashcp.plans import Plan
 
 
 @dataclass(frozen=True, eq=False)
 class Joined:
-    """How one rank's keys come together; see `executor.routes.Route`.
+    """How one rank's keys come together before attention.
 
     Attributes:
-        route: splits and sizes of the exchange.
-        overlap: whether what needs no exchange is attended while it runs.
-        send: local rows to send.
-        own: local rows that follow the received ones.
-        join: rows of received and own ones that the waiting call reads.
-        local: segments attended in place; None where there is none.
+        in_place: local rows, the first ones, that are attended where they lie.
+        overlap: whether that happens while the exchange runs.
+        local: their segments; None where there is none.
         waiting: segments that wait for the exchange; None where there is none.
+        keys: what brings their keys together.
     """
 
-    route: Route
+    in_place: int
     overlap: bool
-    send: Rows
-    own: Rows
-    join: Rows
     local: Segments | None
     waiting: Segments | None
+    keys: Keys
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,10 +61,14 @@ class Ring:
     """The steps of a ring.
 
     Attributes:
+        following: the rank that KV is passed on to.
+        preceding: the rank that it comes from.
         most_tokens: rows of the buffers that travel.
         steps: from 0, the rank's own KV, to N - 1.
     """
 
+    following: int
+    preceding: int
     most_tokens: int
     steps: tuple[Step, ...]
 
@@ -76,6 +83,7 @@ class Handle:
         device: where the index tensors are.
         tokens: tokens that the rank holds.
         schedule: how KV comes together.
+        ways: the ways to copy and to return gradients, which ranks must share.
     """
 
     plan: Plan
@@ -83,17 +91,29 @@ class Handle:
     device: torch.device
     tokens: int
     schedule: Joined | Ring
+    ways: Ways
     # (group, shape) pairs whose ranks were found to hold the same plan; see executor.agreement.
     agreed: set[object] = field(default_factory=set, repr=False)
 
 
-def prepare(plan: Plan, rank: int, device: torch.device | str = "cpu") -> Handle:
+def prepare(
+    plan: Plan,
+    rank: int,
+    device: torch.device | str = "cpu",
+    *,
+    copies: Copies = "in-place",
+    gradients: Gradients = "all-to-all",
+) -> Handle:
     """Build what `attention` needs of `plan` on one rank, once a plan.
 
     Args:
         plan: the plan; the same one on every rank.
         rank: this process's rank in the context-parallel group, 0 to cp - 1.
         device: where tensors will be.
+        copies: "published" copies KV of per-seq, per-doc and flashcp shard by shard, as published
+            implementations do, to compare with; "in-place" never does.
+        gradients: how those of all-gathered KV go home: "all-to-all" in the tensors' precision,
+            summed in float32 by the owner, or "reduce-scatter" in float32.
 
     Raises:
         RunError: the plan has no such rank.
@@ -103,28 +123,39 @@ def prepare(plan: Plan, rank: int, device: torch.device | str = "cpu") -> Handle
         raise RunError(f"rank {rank} is not in 0..{plan.cp - 1}, the ranks of this plan")
     plan.validate()
     device = torch.device(device)
-    placed = placement(plan)
-    make = _ring if plan.exchange is Exchange.RING else _joined
+    placed, ways = placement(plan), Ways(copies, gradients)
     return Handle(
         plan=plan,
         rank=rank,
         device=device,
         tokens=placed.tokens(rank),
-        schedule=make(placed, rank, device),
+        schedule=_ring(placed, rank, device)
+        if plan.exchange is Exchange.RING
+        else _joined(placed, rank, device, ways),
+        ways=ways,
     )
 
 
-def _joined(placed: Placement, rank: int, device: torch.device) -> Joined:
-    found = route(placed, rank)
+def _joined(placed: Placement, rank: int, device: torch.device, ways: Ways) -> Joined:
+    found = calls(placed, rank)
     return Joined(
-        route=found,
+        in_place=found.in_place,
         overlap=splits_calls(placed.plan),
-        send=rows(found.send, device),
-        own=rows(found.own, device),
-        join=rows(found.join, device),
         local=Segments.of(found.local_lens, found.local_lens, device),
         waiting=Segments.of(found.q_lens, found.k_lens, device),
+        keys=_keys(placed, rank, device, found, ways),
     )
+
+
+def _keys(placed: Placement, rank: int, device: torch.device, found: Calls, ways: Ways) -> Keys:
+    plan = placed.plan
+    gathers = plan.exchange in (Exchange.ALL_GATHER, Exchange.ALL_GATHER_NON_LAST)
+    if not gathers or padded_rows(placed) == 0:
+        return Landed.of(landing(placed, rank), found.in_place, device)
+    scatters = ways.gradients == "reduce-scatter"
+    if ways.copies == "published" and plan.strategy in PER_SHARD:
+        return Published.of(placed, rank, found, device, scatters=scatters)
+    return Gathered.of(placed, rank, found, device, scatters=scatters)
 
 
 def _ring(placed: Placement, rank: int, device: torch.device) -> Ring:
@@ -139,4 +170,9 @@ def _ring(placed: Placement, rank: int, device: torch.device) -> Ring:
                 segments=Segments.of(found.q_lens, found.k_lens, device, causal=False),
             )
         )
-    return Ring(most_tokens=placed.most_tokens, steps=tuple(steps))
+    return Ring(
+        following=(rank + 1) % placed.plan.cp,
+        preceding=(rank - 1) % placed.plan.cp,
+        most_tokens=placed.most_tokens,
+        steps=tuple(steps),
+    )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from costmodel.model_shape import ModelShape
+from executor.ways import Copies, Gradients
 from flashcp.exchange import Exchange
 from flashcp.plans import Plan
 
@@ -26,6 +27,8 @@ class Options:
         seed: of the inputs.
         timeout_s: how long a rank may go without progress.
         verify: whether to hold outputs and gradients against the oracle.
+        copies: see `executor.prepare`.
+        gradients: see `executor.prepare`.
     """
 
     dtype: str
@@ -35,6 +38,8 @@ class Options:
     seed: int = 0
     timeout_s: float = 120.0
     verify: bool = True
+    copies: Copies = "in-place"
+    gradients: Gradients = "all-to-all"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -74,6 +79,7 @@ class Job:
                     "exchange": plan.exchange.value,
                     "strategy": plan.strategy,
                     "overlap": plan.overlap,
+                    "ranks_per_node": plan.ranks_per_node,
                 }
                 for plan in self.plans
             ],
@@ -105,5 +111,6 @@ def _plan(said: dict[str, Any], arrays: dict[str, Any]) -> Plan:
         exchange=Exchange(said["exchange"]),
         strategy=said["strategy"],
         overlap=said["overlap"],
+        ranks_per_node=said["ranks_per_node"],
         **arrays,
     )

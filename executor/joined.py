@@ -1,26 +1,27 @@
-"""Attention where keys come together before it: all-gather, FlashCP's, and needed-only all-to-all.
+"""Attention where keys come together before it: all-gathers and needed-only exchanges.
 
-Forward: pack KV, exchange it, attend in place to what needs no exchange (meanwhile, if the plan
-overlaps), join prefixes and own keys with one gather, attend to the rest. Backward: the waiting
-call first, so that its dKV travels back while the rest runs; every row's gradients meet in float32
-on the rank that owns the row. The gradients of an all-gather come back as an all-to-all whose parts
-the owner sums, which moves the bytes of a reduce-scatter but does not round at every hop.
+Forward: start the exchange, attend in place to what needs none (meanwhile, if the plan overlaps),
+then attend to the rest. Backward: the waiting call first, so that its dKV travels back while the
+rest runs; every row's gradients meet in float32 on the rank that owns the row. Both calls write
+their rows of one output and one dQ, dK and dV. How keys come together is `executor.landed`'s and
+`executor.gathered`'s.
 
-Shapes: t local tokens, R received rows, J joined keys, Hq query heads, Hkv key/value heads, D head
-size.
+Shapes: t local tokens, J joined keys, Hq query heads, Hkv key/value heads, D head size.
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
-from executor.handle import Joined
 from executor.kernels import Kernel
-from executor.kernels.segments import Triple
+from executor.kernels.segments import Pair, Triple
 from executor.record import Part, Recorder
-from executor.rows import add, take, take_into
-from executor.transfers import Pattern, Schedule, Start, Transfer, Wait
+from executor.transfers import Schedule, Wait
+
+if TYPE_CHECKING:
+    from executor.handle import Joined
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,150 +44,106 @@ class Kept:
     """What backward needs of forward beside q, k, v and the output.
 
     Attributes:
-        keys: joined keys and values [J, 2, Hkv, D] of the waiting call, if there is one.
+        joined: keys and values [J, Hkv, D] of the waiting call, if there is one.
         local_lse: log-sum-exp of the call in place [Hq, in place], if there is one.
         waiting_lse: log-sum-exp of the waiting call [Hq, waiting], if there is one.
     """
 
-    keys: Tensor | None
+    joined: Pair | None
     local_lse: Tensor | None
     waiting_lse: Tensor | None
 
 
+class Keys(Protocol):
+    """How keys come together, and how their gradients go home; what each returns is its own."""
+
+    def start(self, call: Call, kv: Pair) -> Schedule[tuple[Any, Any]]:
+        """Start the exchange of k and v [t, Hkv, D].
+
+        Returns:
+            A ticket, None where nothing moves on any rank, and what arrives.
+        """
+
+    def joined(self, call: Call, arrived: Any) -> Pair:
+        """Return the keys and values [J, Hkv, D] of the waiting call, once all has arrived."""
+
+    def give_back(self, call: Call, dkv: Pair) -> Schedule[tuple[Any, Any]]:
+        """Start the exchange of the waiting call's gradients of keys and values [J, Hkv, D].
+
+        Returns:
+            A ticket, None where nothing moves on any rank, and what comes back. `dkv` may change.
+        """
+
+    def finish(self, call: Call, returned: Any, dkv: Pair) -> None:
+        """Complete the gradients of k and v [t, Hkv, D] with what has come back.
+
+        Of `dkv` only the rows that were attended in place are written before.
+        """
+
+
 def forward(
-    joined: Joined, call: Call, q: Tensor, k: Tensor, v: Tensor
+    joined: "Joined", call: Call, q: Tensor, k: Tensor, v: Tensor
 ) -> Schedule[tuple[Tensor, Kept]]:
     """Return the output [t, Hq, D] and what backward needs."""
-    route, record, n = joined.route, call.record, joined.route.in_place
-    buffer: Tensor | None = None
-    ticket = None
-    if route.moves or joined.waiting is not None:
-        buffer = k.new_empty((route.received + len(route.own), 2, *k.shape[1:]))
-    if route.moves and buffer is not None:
-        with record.piece(Part.COPIES, "pack KV"):
-            send = _pack(joined, k, v)
-        transfer = _forward_transfer(joined, send, buffer[: route.received])
-        ticket = yield Start(transfer)
-        if not joined.overlap:
-            yield Wait(ticket, "KV")
-    local_out = local_lse = waiting_out = waiting_lse = keys = None
+    record, n = call.record, joined.in_place
+    out = torch.empty_like(q, memory_format=torch.contiguous_format)
+    ticket, arriving = yield from joined.keys.start(call, (k, v))
+    if ticket is not None and not joined.overlap:
+        yield Wait(ticket, "KV")
+    local_lse = waiting_lse = together = None
     if joined.local is not None:
         with record.piece(Part.FORWARD, "attention, local"):
-            local_out, local_lse = call.kernel.forward(
-                q[:n], k[:n], v[:n], joined.local, call.scale
+            _, local_lse = call.kernel.forward(
+                q[:n], k[:n], v[:n], joined.local, call.scale, out=out[:n]
             )
     if ticket is not None and joined.overlap:
         yield Wait(ticket, "KV")
-    if joined.waiting is not None and buffer is not None:
-        with record.piece(Part.COPIES, "place KV"):
-            take_into(buffer[route.received :, 0], k, joined.own)
-            take_into(buffer[route.received :, 1], v, joined.own)
-            keys = take(buffer, joined.join)
+    if joined.waiting is not None:
+        together = joined.keys.joined(call, arriving)
         with record.piece(Part.FORWARD, "attention, rest"):
-            waiting_out, waiting_lse = call.kernel.forward(
-                q[n:], keys[:, 0], keys[:, 1], joined.waiting, call.scale
+            _, waiting_lse = call.kernel.forward(
+                q[n:], *together, joined.waiting, call.scale, out=out[n:]
             )
-    with record.piece(Part.COPIES, "place output"):
-        out = _together(q, local_out, waiting_out)
-    return out, Kept(keys, local_lse, waiting_lse)
+    return out, Kept(together, local_lse, waiting_lse)
 
 
 def backward(
-    joined: Joined,
+    joined: "Joined",
     call: Call,
     dout: Tensor,
     qkv: Triple,
     result: tuple[Tensor, Kept],
 ) -> Schedule[Triple]:
     """Return dq [t, Hq, D], and dk and dv [t, Hkv, D]."""
-    route, record, n = joined.route, call.record, joined.route.in_place
+    record, n = call.record, joined.in_place
     (q, k, v), (out, kept) = qkv, result
-    wide = torch.float64 if k.dtype is torch.float64 else torch.float32
-    local_dq = waiting_dq = own = ticket = received = None
-    if joined.waiting is not None and kept.keys is not None and kept.waiting_lse is not None:
-        keys, values = kept.keys[:, 0], kept.keys[:, 1]
+    dq, dk, dv = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in qkv)
+    dkeys, dvalues = (x.new_empty((0, *x.shape[1:])) for x in (k, v))
+    if joined.waiting is not None and kept.joined is not None and kept.waiting_lse is not None:
+        dkeys, dvalues = (torch.empty_like(x) for x in kept.joined)
         with record.piece(Part.BACKWARD, "attention, rest"):
-            waiting_dq, dkeys, dvalues = call.kernel.backward(
+            call.kernel.backward(
                 dout[n:],
-                (q[n:], keys, values),
+                (q[n:], *kept.joined),
                 (out[n:], kept.waiting_lse),
                 joined.waiting,
                 call.scale,
+                into=(dq[n:], dkeys, dvalues),
             )
-    if route.moves or joined.waiting is not None:
-        with record.piece(Part.COPIES, "pack dKV"):
-            size = (route.received + len(route.own), 2, *k.shape[1:])
-            gradients = torch.zeros(size, dtype=wide, device=k.device)
-            if joined.waiting is not None:
-                add(gradients[:, 0], joined.join, dkeys)
-                add(gradients[:, 1], joined.join, dvalues)
-                del dkeys, dvalues
-            send = gradients[: route.received].to(k.dtype)
-            # What stays here is never rounded; the wide rest is not needed any longer.
-            own = gradients[route.received :].clone()
-            del gradients
-    if route.moves:
-        received = k.new_empty((sum(route.send_splits), 2, *k.shape[1:]))
-        ticket = yield Start(
-            Transfer(Pattern.ALL_TO_ALL, send, received, route.recv_splits, route.send_splits)
-        )
-        if not joined.overlap:
-            yield Wait(ticket, "dKV")
-    dkv = torch.zeros((k.shape[0], 2, *k.shape[1:]), dtype=wide, device=k.device)
+    ticket, returned = yield from joined.keys.give_back(call, (dkeys, dvalues))
+    if ticket is not None and not joined.overlap:
+        yield Wait(ticket, "dKV")
     if joined.local is not None and kept.local_lse is not None:
         with record.piece(Part.BACKWARD, "attention, local"):
-            local_dq, dk, dv = call.kernel.backward(
-                dout[:n], (q[:n], k[:n], v[:n]), (out[:n], kept.local_lse), joined.local, call.scale
+            call.kernel.backward(
+                dout[:n],
+                (q[:n], k[:n], v[:n]),
+                (out[:n], kept.local_lse),
+                joined.local,
+                call.scale,
+                into=(dq[:n], dk[:n], dv[:n]),
             )
-        if own is None:
-            return local_dq, dk, dv
-        with record.piece(Part.COPIES, "place dKV"):
-            dkv[:n, 0] = dk
-            dkv[:n, 1] = dv
     if ticket is not None and joined.overlap:
         yield Wait(ticket, "dKV")
-    with record.piece(Part.COPIES, "place dKV"):
-        if own is not None:
-            add(dkv, joined.own, own)
-        if received is not None:
-            add(dkv, joined.send, _summed(joined, received, wide))
-        dq = _together(q, local_dq, waiting_dq)
-        return dq, dkv[:, 0].to(k.dtype), dkv[:, 1].to(v.dtype)
-
-
-def _pack(joined: Joined, k: Tensor, v: Tensor) -> Tensor:
-    """Return the send buffer; an all-gather's is padded with rows that nobody reads."""
-    route = joined.route
-    sent = len(route.send)
-    send = k.new_empty((max(sent, route.padded), 2, *k.shape[1:]))
-    take_into(send[:sent, 0], k, joined.send)
-    take_into(send[:sent, 1], v, joined.send)
-    return send
-
-
-def _forward_transfer(joined: Joined, send: Tensor, recv: Tensor) -> Transfer:
-    if joined.route.padded:
-        return Transfer(Pattern.ALL_GATHER, send, recv)
-    return Transfer(
-        Pattern.ALL_TO_ALL, send, recv, joined.route.send_splits, joined.route.recv_splits
-    )
-
-
-def _summed(joined: Joined, received: Tensor, wide: torch.dtype) -> Tensor:
-    """Return the gradients of the rows that were sent, in the precision they are summed in.
-
-    After an all-gather every rank returned its share of every row, this one included.
-    """
-    padded, sent = joined.route.padded, len(joined.route.send)
-    if not padded:
-        return received
-    total: Tensor = received.view(-1, padded, *received.shape[1:])[:, :sent].sum(0, dtype=wide)
-    return total
-
-
-def _together(like: Tensor, local: Tensor | None, waiting: Tensor | None) -> Tensor:
-    """Return the rows of both calls; copies only where there are both."""
-    parts = [part for part in (local, waiting) if part is not None]
-    if not parts:
-        return torch.empty_like(like)
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+    joined.keys.finish(call, returned, (dk, dv))
+    return dq, dk, dv

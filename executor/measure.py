@@ -54,7 +54,11 @@ class NoAttention:
         *, into: Triple | None = None,
     ) -> Triple:  # fmt: skip
         """Return gradients that were never written."""
-        return into or (torch.empty_like(qkv[0]), torch.empty_like(qkv[1]), torch.empty_like(qkv[2]))
+        return into or (
+            torch.empty_like(qkv[0]),
+            torch.empty_like(qkv[1]),
+            torch.empty_like(qkv[2]),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +92,13 @@ def run_plan(name: str, plan: Plan, job: Job, rank: Rank) -> dict[str, Any]:
         themselves, `sent_bytes`, `pieces` of the picture, and `verification` on rank 0.
     """
     rank.progress.at(f"preparing {name}")
-    handle = prepare(plan, rank.transport.rank, rank.device)
+    handle = prepare(
+        plan,
+        rank.transport.rank,
+        rank.device,
+        copies=job.options.copies,
+        gradients=job.options.gradients,
+    )
     pack = draw(plan, job, rank.device)
     local = pack.map(lambda x: shard(x, plan, handle.rank))
     rank.progress.at(f"comparing plans of {name}")

@@ -1,9 +1,9 @@
 """Predicts the memory that one layer's attention takes on each rank, without torch.
 
 Counted from the same routes that the run uses, at its fullest moment, the backward pass: inputs,
-output and their gradients, the joined keys kept from forward, the float32 gradients of everything
-received, and the float32 dQ that flash kernels accumulate. Weights, other layers and the
-allocator's slack are not in it.
+output and their gradients, the joined keys kept from forward and their gradients, those that
+travel, in float32 where they are summed, and the float32 dQ that flash kernels accumulate. Weights,
+other layers and the allocator's slack are not in it.
 """
 
 from typing import TYPE_CHECKING
@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from executor.placement import place
-from executor.routes import route
+from executor.landing import landing
+from executor.placement import Placement, place
+from executor.routes import padded_rows, route
+from executor.waiting import calls
 from flashcp.exchange import Exchange
 
 if TYPE_CHECKING:
@@ -38,13 +40,29 @@ def memory_bytes(plan: "Plan", model: "ModelShape") -> NDArray[np.int64]:
         # KV held and coming, dKV held, coming and this step's; the output merged in float32.
         most = placed.most_tokens
         return bytes_ + most * kv_bytes * (2 + 2 * wide + 1) + tokens * wide * q_bytes
-    for rank in range(plan.cp):
-        found = route(placed, rank)
-        buffer = found.received + len(found.own)
-        joined = len(found.join)
-        sent = max(len(found.send), found.padded)
-        # Joined keys and their gradients; the buffer's in float32, and what of it travels and
-        # returns; and the rank's own in float32.
-        bytes_[rank] += kv_bytes * (2 * joined + wide * buffer + found.received + sent)
-        bytes_[rank] += kv_bytes * wide * int(tokens[rank])
-    return bytes_
+    count = _landed if plan.exchange in _LANDS or padded_rows(placed) == 0 else _gathered
+    rows = np.array([count(placed, rank, wide) for rank in range(plan.cp)], dtype=np.int64)
+    return bytes_ + rows * kv_bytes
+
+
+_LANDS = (Exchange.ALL_TO_ALL_NEEDED, Exchange.ALL_TO_ALL_TWO_LEVEL)
+
+
+def _landed(placed: Placement, rank: int, wide: int) -> int:
+    """Return rows of KV's size beside k, v and their gradients where keys land in place."""
+    found = landing(placed, rank)
+    back = sum(m.stop - m.start for hop in found.hops for m in hop.sends)
+    passed = sum(m.stop - m.start for m in found.hops[0].recvs) if len(found.hops) > 1 else 0
+    # The landing and its keys' gradients; what comes back, and its sums in float32, K's or V's at a
+    # time; what is passed on, likewise.
+    return 2 * found.keys + found.transit + back + (back + 1) // 2 * wide + passed * (1 + wide)
+
+
+def _gathered(placed: Placement, rank: int, wide: int) -> int:
+    """Return rows of KV's size beside k, v and their gradients where keys are gathered."""
+    found = route(placed, rank, calls(placed, rank))
+    received = placed.plan.cp * found.padded
+    # Joined keys and their gradients; own gradients in float32; and either the buffer's in float32,
+    # K's or V's at a time, or what of them travels and returns.
+    buffer = (received + len(found.own)) * wide
+    return 2 * len(found.join) + len(found.own) * wide + max(buffer, 2 * received)

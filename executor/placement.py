@@ -56,6 +56,17 @@ class Placement:
         documents = np.arange(self.plan.lengths.size + 1)
         return np.searchsorted(self.document[self.by_document], documents).astype(np.int64)
 
+    @cached_property
+    def needed(self) -> NDArray[np.bool_]:
+        """Which ranks need which shards of others, [ranks, shards], by document and start."""
+        cp, order = self.plan.cp, self.by_document
+        # How far into each document each rank's last shard there begins; it needs all before that.
+        reach = np.zeros((cp, self.plan.lengths.size), dtype=np.int64)
+        np.maximum.at(reach, (self.rank, self.document), self.start)
+        needed: NDArray[np.bool_] = self.start[order] < reach[:, self.document[order]]
+        needed[self.rank[order], np.arange(order.size)] = False
+        return needed
+
     def shards(self, rank: int) -> slice:
         """Return where `rank`'s shards are."""
         return slice(int(self.splits[rank]), int(self.splits[rank + 1]))

@@ -43,6 +43,7 @@ def report(job: Job, results: dict[str, Any], setting: Setting) -> dict[str, Any
             kv_heads=job.model.kv_heads,
             head_dim=job.model.head_dim,
             element_bytes=ELEMENT_BYTES[job.options.dtype],
+            gradients=job.options.gradients,
         )
         memory = memory_bytes(plan, job.model)
         predicted = _predicted_ranks(prediction)
@@ -62,6 +63,8 @@ def report(job: Job, results: dict[str, Any], setting: Setting) -> dict[str, Any
         "dtype": job.options.dtype,
         "cp": job.cp,
         "repetitions": job.options.repetitions,
+        "copies": job.options.copies,
+        "gradients": job.options.gradients,
         "plans": plans,
         "skipped": results.get("skipped", {}),
         "winner": _winner(plans),

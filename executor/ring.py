@@ -17,8 +17,8 @@ from executor.handle import Ring, Step
 from executor.joined import Call
 from executor.kernels.segments import Pair, Triple
 from executor.record import Part
-from executor.rows import Rows, add, take
-from executor.transfers import Pattern, Schedule, Start, Transfer, Wait
+from executor.rows import Rows, add, take, wide
+from executor.transfers import Messages, Schedule, Start, Wait
 
 
 def forward(ring: Ring, call: Call, q: Tensor, k: Tensor, v: Tensor) -> Schedule[Pair]:
@@ -26,13 +26,13 @@ def forward(ring: Ring, call: Call, q: Tensor, k: Tensor, v: Tensor) -> Schedule
     record, last = call.record, len(ring.steps) - 1
     held = _travelling(ring, k, v, last, call)
     first = ring.steps[0]
-    out = q.new_zeros(q.shape, dtype=_wide(q))
-    lse = q.new_full((q.shape[1], q.shape[0]), float("-inf"), dtype=_wide(q))
+    out = q.new_zeros(q.shape, dtype=wide(q.dtype))
+    lse = q.new_full((q.shape[1], q.shape[0]), float("-inf"), dtype=wide(q.dtype))
     for index, step in enumerate(ring.steps):
         ticket, coming = None, None
         if index < last:
             coming = torch.empty_like(held)
-            ticket = yield Start(Transfer(Pattern.NEXT, held, coming))
+            ticket = yield _pass_on(ring, held, coming)
         if step.segments is not None:
             if step is first:
                 queries, keys, values = q, k, v
@@ -64,14 +64,14 @@ def backward(
     record, last = call.record, len(ring.steps) - 1
     held = _travelling(ring, k, v, last, call)
     first = ring.steps[0]
-    dq = q.new_zeros(q.shape, dtype=_wide(q))
-    dkv = held.new_zeros(held.shape, dtype=_wide(q))
+    dq = q.new_zeros(q.shape, dtype=wide(q.dtype))
+    dkv = held.new_zeros(held.shape, dtype=wide(q.dtype))
     home: tuple[Any, Tensor, Tensor] | None = None  # dKV on its way: ticket, sent, received
     for index, step in enumerate(ring.steps):
         ticket, coming = None, None
         if index < last:
             coming = torch.empty_like(held)
-            ticket = yield Start(Transfer(Pattern.NEXT, held, coming))
+            ticket = yield _pass_on(ring, held, coming)
         gradients: tuple[Tensor, Tensor] | None = None
         if step.segments is not None:
             given, given_out, given_lse = dout, out, lse
@@ -104,7 +104,7 @@ def backward(
                 add(dkv[:, 1], step.keys, gradients[1])
         if last > 0:
             arriving = torch.empty_like(dkv)
-            home = (yield Start(Transfer(Pattern.NEXT, dkv, arriving))), dkv, arriving
+            home = (yield _pass_on(ring, dkv, arriving)), dkv, arriving
         if ticket is not None and coming is not None:
             yield Wait(ticket, f"KV, step {index}")
             held = coming
@@ -113,6 +113,10 @@ def backward(
         dkv = home[2]
     t = k.shape[0]
     return dq.to(q.dtype), dkv[:t, 0].to(k.dtype), dkv[:t, 1].to(v.dtype)
+
+
+def _pass_on(ring: Ring, held: Tensor, coming: Tensor) -> Start:
+    return Start([Messages([(ring.following, held)], [(ring.preceding, coming)])])
 
 
 def _travelling(ring: Ring, k: Tensor, v: Tensor, steps: int, call: Call) -> Tensor:
@@ -146,7 +150,3 @@ def _merge(out: Tensor, lse: Tensor, rows: Rows, part: Tensor, part_lse: Tensor)
     else:
         out.index_copy_(0, rows, merged)
         lse.index_copy_(1, rows, together.t())
-
-
-def _wide(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype is torch.float64 else torch.float32

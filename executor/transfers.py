@@ -1,13 +1,13 @@
-"""What schedules ask of whoever carries them out: to start a transfer, and to wait for it.
+"""What schedules ask of whoever carries them out: to start transfers, and to wait for them.
 
-A schedule is a generator. It yields `Start(transfer)` and is sent a ticket; it yields
+A schedule is a generator. It yields `Start(transfers)` and is sent a ticket; it yields
 `Wait(ticket)` when it cannot go on without the data. So one schedule runs over a process group
 (`executor.transport`), or all ranks' run in lockstep on one device (`executor.emulate`).
 Every rank's schedule of a plan yields the same sequence, transfers of no rows included.
 """
 
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeAlias, TypeVar
 
@@ -17,51 +17,76 @@ R = TypeVar("R")
 
 
 class Pattern(StrEnum):
-    """Who sends what to whom."""
+    """Who gets what of a collective."""
 
     ALL_GATHER = "all-gather"
     ALL_TO_ALL = "all-to-all"
-    NEXT = "next"
+    REDUCE_SCATTER = "reduce-scatter"
 
 
 @dataclass(frozen=True, eq=False)
-class Transfer:
-    """One rank's part of a transfer.
+class Collective:
+    """One rank's part of a collective over all ranks, in equal parts.
 
     Attributes:
-        pattern: all-gather: everybody gets `send`; all-to-all: rank j gets the j-th split of it;
-            next: the next rank gets it.
+        pattern: all-gather: everybody gets `send`; all-to-all: rank j gets the j-th of N equal
+            parts of it; reduce-scatter: rank j gets the sum of everybody's j-th part.
         send: rows to send, contiguous, [rows, ...].
         recv: where received rows go, contiguous, rank by rank, [rows, ...].
-        send_splits: rows of `send` for each rank (all-to-all).
-        recv_splits: rows of `recv` from each rank (all-to-all).
     """
 
     pattern: Pattern
     send: Tensor
     recv: Tensor
-    send_splits: list[int] | None = None
-    recv_splits: list[int] | None = None
 
-    def sent_bytes(self, rank: int, ranks: int) -> int:
+    def sent_bytes(self, rank: int, ranks: int) -> int:  # noqa: ARG002 - alike on every rank
         """Return the bytes that leave `rank`; what it keeps for itself does not count."""
-        row_bytes = self.send[:1].numel() * self.send.element_size()
-        rows = self.send.shape[0]
-        if self.pattern is Pattern.ALL_TO_ALL and self.send_splits is not None:
-            return (rows - self.send_splits[rank]) * row_bytes
-        return rows * row_bytes * (ranks - 1 if self.pattern is Pattern.ALL_GATHER else 1)
+        bytes_ = self.send.numel() * self.send.element_size()
+        if self.pattern is Pattern.ALL_GATHER:
+            return bytes_ * (ranks - 1)
+        return bytes_ // ranks * (ranks - 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Messages:
+    """One rank's sends and receives, each from and to a place of its own.
+
+    Between two ranks the first message sent is the first received, and so on.
+
+    Attributes:
+        sends: the receiving rank and the rows, contiguous, [rows, ...], of each message.
+        recvs: the sending rank, and where its rows land, contiguous.
+    """
+
+    sends: Sequence[tuple[int, Tensor]]
+    recvs: Sequence[tuple[int, Tensor]]
+
+    def sent_bytes(self, rank: int, ranks: int) -> int:  # noqa: ARG002 - as of a collective
+        """Return the bytes that leave `rank`."""
+        return sum(rows.numel() * rows.element_size() for _, rows in self.sends)
+
+
+Transfer: TypeAlias = Collective | Messages
 
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """Start a transfer; the answer is a ticket."""
+    """Start transfers; the answer is a ticket for all of them.
 
-    transfer: Transfer
+    Attributes:
+        transfers: which run side by side.
+        then: gives the messages to pass on once all of these have arrived; None where nothing is.
+        name: of the exchange, as the picture shows it.
+    """
+
+    transfers: Sequence[Transfer]
+    then: Callable[[], Messages] | None = None
+    name: str = field(default="", kw_only=True)
 
 
 @dataclass(frozen=True, eq=False)
 class Wait:
-    """Wait until the transfer of a ticket has arrived; the answer is None."""
+    """Wait until the transfers of a ticket have arrived; the answer is None."""
 
     ticket: Any
     name: str

@@ -1,21 +1,50 @@
 """Carries schedules out over a process group: NCCL on GPUs, gloo on CPUs.
 
 Every transfer is started asynchronously. NCCL runs it on a stream of its own and waiting makes the
-compute stream wait, not the host; gloo runs it on a thread of its own. Sent bytes are counted from
-the tensors that are handed over, so that a plan's promise can be held against them.
+compute stream wait, not the host; gloo runs it on a thread of its own. What is passed on when other
+transfers have arrived is prepared on a side stream, which alone waits for them; without streams
+the host does. Sent bytes are counted from the tensors that are handed over, so that a plan's
+promise can be held against them.
 """
 
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TypeVar
 
+import torch
 import torch.distributed as dist
 
 from executor.record import Part, Recorder
-from executor.transfers import Pattern, Schedule, Start, Transfer
+from executor.transfers import Messages, Pattern, Schedule, Start, Transfer
 
 R = TypeVar("R")
 
-# all_gather_into_tensor was renamed in torch 2.13 and warns there.
-_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+
+def _named(new: str, old: str) -> "Callable[..., dist.Work]":
+    """Return a collective by the name of torch 2.13, whose older name warns there."""
+    found: Callable[..., dist.Work] = getattr(dist, new, None) or getattr(dist, old)
+    return found
+
+
+_COLLECTIVES = {
+    Pattern.ALL_GATHER: _named("all_gather_single", "all_gather_into_tensor"),
+    Pattern.ALL_TO_ALL: dist.all_to_all_single,
+    Pattern.REDUCE_SCATTER: _named("reduce_scatter_single", "reduce_scatter_tensor"),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Ticket:
+    """Transfers under way; holds their tensors until they have arrived."""
+
+    work: Sequence[dist.Work]
+    transfers: Sequence[Transfer]
+
+    def wait(self) -> None:
+        """Wait: the current stream for NCCL's, the host for gloo's."""
+        for work in self.work:
+            work.wait()
 
 
 class Transport:
@@ -33,29 +62,46 @@ class Transport:
         self.rank = dist.get_rank(group)
         self.ranks = dist.get_world_size(group)
         self.sent_bytes = 0
+        self._side: torch.cuda.Stream | None = None
 
-    def start(self, transfer: Transfer) -> list[dist.Work]:
-        """Start a transfer and return what to wait for."""
-        self.sent_bytes += transfer.sent_bytes(self.rank, self.ranks)
-        if transfer.pattern is Pattern.ALL_GATHER:
-            return [_all_gather(transfer.recv, transfer.send, group=self.group, async_op=True)]
-        if transfer.pattern is Pattern.ALL_TO_ALL:
-            work: Any = dist.all_to_all_single(
-                transfer.recv,
-                transfer.send,
-                transfer.recv_splits,
-                transfer.send_splits,
-                group=self.group,
-                async_op=True,
-            )
-            return [work]
-        to, source = ((self.rank + step) % self.ranks for step in (1, -1))
-        return dist.batch_isend_irecv(
-            [
-                dist.P2POp(dist.isend, transfer.send, self._global(to), self.group),
-                dist.P2POp(dist.irecv, transfer.recv, self._global(source), self.group),
-            ]
-        )
+    def start(self, request: Start) -> Ticket:
+        """Start transfers, and what follows them; return what to wait for."""
+        first = self._begun(request.transfers)
+        if request.then is None:
+            return first
+        if dist.get_backend(self.group) != "nccl":
+            first.wait()
+            return self._begun([request.then()])
+        side = self._side = self._side or torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        # Gradients to be summed were written on the compute stream.
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            first.wait()
+            second = self._begun([request.then()])
+        # What this rank keeps arrived with the first ones.
+        return Ticket([*first.work, *second.work], [*first.transfers, *second.transfers])
+
+    def _begun(self, transfers: Sequence[Transfer]) -> Ticket:
+        work: list[dist.Work] = []
+        for transfer in transfers:
+            self.sent_bytes += transfer.sent_bytes(self.rank, self.ranks)
+            if isinstance(transfer, Messages):
+                work += self._exchanged(transfer)
+            else:
+                collective = _COLLECTIVES[transfer.pattern]
+                work.append(
+                    collective(transfer.recv, transfer.send, group=self.group, async_op=True)
+                )
+        return Ticket(work, transfers)
+
+    def _exchanged(self, messages: Messages) -> list[dist.Work]:
+        """Send and receive, all at once; no message is empty, a rank may have none."""
+        operations = [
+            dist.P2POp(way, rows, self._global(peer), self.group)
+            for way, listed in ((dist.isend, messages.sends), (dist.irecv, messages.recvs))
+            for peer, rows in listed
+        ]
+        return dist.batch_isend_irecv(operations) if operations else []
 
     def _global(self, rank: int) -> int:
         return rank if self.group is None else dist.get_global_rank(self.group, rank)
@@ -63,7 +109,7 @@ class Transport:
 
 def carry_out(schedule: Schedule[R], transport: Transport, record: Recorder) -> R:
     """Run a schedule to its end over a process group and return what it returns."""
-    answer: Any = None
+    answer: Ticket | None = None
     while True:
         try:
             request = schedule.send(answer)
@@ -71,9 +117,11 @@ def carry_out(schedule: Schedule[R], transport: Transport, record: Recorder) -> 
             result: R = end.value
             return result
         if isinstance(request, Start):
-            answer = transport.start(request.transfer)
+            # Where the host has to wait before it can pass anything on, that is exposed.
+            waits = request.then is not None
+            with record.piece(Part.EXCHANGE, request.name) if waits else nullcontext():
+                answer = transport.start(request)
         else:
             with record.piece(Part.EXCHANGE, request.name):
-                for work in request.ticket:
-                    work.wait()
+                request.ticket.wait()
             answer = None

@@ -16,7 +16,7 @@ from costmodel.calibrated_points import OverlapPoint
 from executor.calibration.timing import Stopwatch, summed_up
 from executor.calibration.transfers import Group
 from executor.kernels import Segments, select
-from executor.transfers import Pattern, Transfer
+from executor.transfers import Collective, Pattern, Start
 from executor.transport import Transport
 
 _BYTES = {"cpu": (2**22, 2**24), "cuda": (2**26, 2**28)}
@@ -40,16 +40,19 @@ def _measure(
         raise AssertionError("only ranks of the group measure it")
     device, transport = watch.device, Transport(group.group)
     elements = size // 2 // group.ranks * group.ranks
-    transfer = Transfer(
-        Pattern.ALL_GATHER,
-        torch.ones(elements // group.ranks, dtype=torch.bfloat16, device=device),
-        torch.ones(elements, dtype=torch.bfloat16, device=device),
+    request = Start(
+        [
+            Collective(
+                Pattern.ALL_GATHER,
+                torch.ones(elements // group.ranks, dtype=torch.bfloat16, device=device),
+                torch.ones(elements, dtype=torch.bfloat16, device=device),
+            )
+        ]
     )
     attend = _attention(device, dtype)
 
     def exchange() -> None:
-        for work in transport.start(transfer):
-            work.wait()
+        transport.start(request).wait()
 
     attend()
     exchange()
@@ -70,7 +73,7 @@ def _measure(
         dist.barrier(group.control)
         row.append(_time(watch, exchange))
         dist.barrier(group.control)
-        row += _together(watch, transport, transfer, attention)
+        row += _together(watch, transport, request, attention)
         rows.append(row)
     slowest = torch.tensor(rows, dtype=torch.float64)
     dist.all_reduce(slowest, dist.ReduceOp.MAX, group=group.control)
@@ -100,24 +103,22 @@ def _time(watch: Stopwatch, run: Callable[[], object]) -> float:
 
 
 def _together(
-    watch: Stopwatch, transport: Transport, transfer: Transfer, attention: Callable[[], object]
+    watch: Stopwatch, transport: Transport, request: Start, attention: Callable[[], object]
 ) -> list[float]:
     """Return until when attention and the exchange last when both are begun at once."""
     if watch.device.type != "cuda":
         began = time.perf_counter()
-        works = transport.start(transfer)
+        ticket = transport.start(request)
         attention()
         attended = time.perf_counter()
-        for work in works:
-            work.wait()
+        ticket.wait()
         return [(attended - began) * 1e6, (time.perf_counter() - began) * 1e6]
     events = [torch.cuda.Event(enable_timing=True) for _ in range(3)]  # type: ignore[no-untyped-call]
     events[0].record()
-    works = transport.start(transfer)
+    ticket = transport.start(request)
     attention()
     events[1].record()
-    for work in works:
-        work.wait()
+    ticket.wait()
     events[2].record()
     torch.cuda.synchronize(watch.device)
     return [float(events[0].elapsed_time(event)) * 1e3 for event in events[1:]]

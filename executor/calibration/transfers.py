@@ -6,21 +6,20 @@ since a collective that one rank runs and another does not would hang.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
+from torch import Tensor
 
 from costmodel.calibrated_points import NOISY_SPREAD, TransferPoint
 from costmodel.collectives import COLLECTIVES
 from executor.calibration.timing import Run, Stopwatch, summed_up
-from executor.transfers import Pattern, Transfer
+from executor.transfers import Collective, Messages, Pattern, Start, Transfer
 from executor.transport import Transport
-
-# reduce_scatter_tensor was renamed in torch 2.13 and warns there.
-_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 
 _ROUND_US = 3000.0
 _MOST_INNER = 20
@@ -127,34 +126,36 @@ def prepare(exchange: Exchange, transport: Transport, device: torch.device) -> R
     ranks, rank = transport.ranks, transport.rank
     elements = exchange.total_bytes // _ELEMENT_BYTES
 
-    def buffer(count: int) -> torch.Tensor:
+    def buffer(count: int) -> Tensor:
         return torch.ones(count, dtype=torch.bfloat16, device=device)
 
+    transfer: Transfer
     if exchange.collective == "reduce_scatter":
-        out, given = buffer(elements // ranks), buffer(elements)
-
-        def reduce_scatter() -> None:
-            work = _reduce_scatter(out, given, group=transport.group, async_op=True)
-            if work is not None:
-                work.wait()
-
-        return reduce_scatter
-    if exchange.collective == "all_gather":
-        transfer = Transfer(Pattern.ALL_GATHER, buffer(elements // ranks), buffer(elements))
+        transfer = Collective(Pattern.REDUCE_SCATTER, buffer(elements), buffer(elements // ranks))
+    elif exchange.collective == "all_gather":
+        transfer = Collective(Pattern.ALL_GATHER, buffer(elements // ranks), buffer(elements))
     elif exchange.collective == "send_recv":
-        transfer = Transfer(Pattern.NEXT, buffer(elements), buffer(elements))
+        transfer = Messages(
+            [((rank + 1) % ranks, buffer(elements))], [((rank - 1) % ranks, buffer(elements))]
+        )
+    elif exchange.parts == "even":
+        transfer = Collective(Pattern.ALL_TO_ALL, buffer(elements), buffer(elements))
     else:
         sends = splits(exchange, ranks)
-        sent, received = sends[rank].tolist(), sends[:, rank].tolist()
-        transfer = Transfer(
-            Pattern.ALL_TO_ALL, buffer(sum(sent)), buffer(sum(received)), sent, received
-        )
+        transfer = Messages(_parts(buffer, sends[rank]), _parts(buffer, sends[:, rank]))
 
     def run() -> None:
-        for work in transport.start(transfer):
-            work.wait()
+        transport.start(Start([transfer])).wait()
 
     return run
+
+
+def _parts(
+    buffer: Callable[[int], Tensor], elements: NDArray[np.int64]
+) -> list[tuple[int, Tensor]]:
+    """Return each peer's part, as executed plans lay them out: one behind the other."""
+    parts = torch.split(buffer(int(elements.sum())), elements.tolist())
+    return [(peer, part) for peer, part in enumerate(parts) if part.numel()]
 
 
 def splits(exchange: Exchange, ranks: int) -> NDArray[np.int64]:

@@ -64,7 +64,8 @@ class Kernel(Protocol):
             out: where to write the output, contiguous rows of some tensor; None for a new one.
 
         Returns:
-            The output [T, Hq, D], `out` if it was given, and the log-sum-exp of the scores [Hq, T], float32 or wider.
+            The output [T, Hq, D], `out` if it was given, and the log-sum-exp of the scores [Hq, T],
+            float32 or wider.
         """
 
     def backward(

@@ -1,13 +1,13 @@
 """Flash attention on NVIDIA GPUs: flash-attn 4, 3 or 2 where installed, else torch's own varlen.
 
-All of them give the output and the log-sum-exp, [heads, tokens], and take both back in backward; they
-mask causally aligned at the end, and read keys and values at any stride but the last dimension's.
+All give the output and the log-sum-exp, [heads, tokens], and take both back in backward; they mask
+causally aligned at the end, and read keys and values at any stride but the last dimension's.
 Forward and backward are called one by one, never through the libraries' own autograd, which ignores
 the gradient of the log-sum-exp. Their private entrances differ between releases, so each is called
 with the parameters that it has, and is not used before it agreed with the oracle on a small call
-(`executor.kernels.select`). Where a release cannot write its result where it is wanted, that costs a
-copy. Written against flash-attn 2.7, flash-attn-3 3.0 and torch 2.6 to 2.13;
-not yet run on a GPU by us.
+(`executor.kernels.select`). Where a release cannot write its result where it is wanted, that costs
+a copy. Written against flash-attn 2.7, flash-attn-3 3.0 and torch 2.6 to 2.13; not yet run on a GPU
+by us.
 
 Shapes: T query tokens, K key tokens, Hq query heads, Hkv key/value heads, D head size.
 """

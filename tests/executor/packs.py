@@ -42,6 +42,8 @@ def scattered_plan(rng, lengths, cp, exchange, *, overlap):
         else:
             joined.append(row)
     rank, document, start, stop = (np.array(c, dtype=np.int32) for c in zip(*joined, strict=True))
+    divisors = [n for n in range(1, cp + 1) if cp % n == 0]
+    two_level = exchange is Exchange.ALL_TO_ALL_TWO_LEVEL
     return Plan(
         lengths=lengths,
         cp=cp,
@@ -52,6 +54,7 @@ def scattered_plan(rng, lengths, cp, exchange, *, overlap):
         exchange=exchange,
         strategy="scattered",
         overlap=overlap,
+        ranks_per_node=int(rng.choice(divisors)) if two_level else None,
     )
 
 
@@ -62,7 +65,8 @@ def all_plans(rng, lengths, cp):
     plans.append(replace(flashcp, exchange=Exchange.ALL_TO_ALL_NEEDED, overlap=True))
     exchange = list(Exchange)[int(rng.integers(len(Exchange)))]
     plans.append(scattered_plan(rng, lengths, cp, exchange, overlap=bool(rng.integers(2))))
-    plans.append(
-        scattered_plan(rng, lengths, cp, Exchange.ALL_TO_ALL_NEEDED, overlap=bool(rng.integers(2)))
-    )
+    plans += [
+        scattered_plan(rng, lengths, cp, exchange, overlap=bool(rng.integers(2)))
+        for exchange in (Exchange.ALL_TO_ALL_NEEDED, Exchange.ALL_TO_ALL_TWO_LEVEL)
+    ]
     return plans

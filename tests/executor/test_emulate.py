@@ -4,12 +4,17 @@ import numpy as np
 import pytest
 import torch
 
+from costmodel.model_shape import load_model
+from costmodel.profile_file import load_profile
 from executor import prepare, shard, unshard
 from executor.emulate import Emulation
 from executor.kernels import ORACLE, Segments, relative_error, rms_error, select
 from executor.kernels.cpu import CpuKernel
 from executor.planned import planned_bytes
+from executor.published import Published
 from flashcp.exchange import Exchange
+from flashcp.prediction import Setting
+from flashcp.strategies import STRATEGIES
 from flashcp.strategies import shard as make_plan
 from tests.executor.packs import all_plans, random_lengths, scattered_plan
 
@@ -41,8 +46,8 @@ def alone(kernel, lengths, q, k, v, dout):
     return (result[0], *kernel.backward(dout, (q, k, v), result, segments, 0.3))
 
 
-def emulated(plan, q, k, v, dout):
-    handles = [prepare(plan, rank) for rank in range(plan.cp)]
+def emulated(plan, q, k, v, dout, **ways):
+    handles = [prepare(plan, rank, **ways) for rank in range(plan.cp)]
     emulation = Emulation(handles, select(CPU, q.dtype, q.shape[2]), 0.3)
 
     def shards(x):
@@ -95,6 +100,58 @@ def test_lower_precision_stays_near_the_kernels_own_error(dtype, packs):
                 assert rms_error(one, exact) <= 2 * allowed, (plan.strategy, lengths)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("copies", ["published", "in-place"])
+@pytest.mark.parametrize("gradients", ["all-to-all", "reduce-scatter"])
+def test_every_way_to_copy_and_to_bring_gradients_home_is_as_exact(dtype, copies, gradients):
+    rng = np.random.default_rng(13)
+    for index in range(40):
+        lengths, cp = np.append(random_lengths(rng), np.int32(16)), 1 + index % 4
+        inputs = draw(rng, int(lengths.sum()), (4, 2, 8), dtype)
+        true = alone(ORACLE, lengths, *inputs)
+        own = alone(CpuKernel(), lengths, *inputs)
+        for name in ("per-seq", "per-doc", "flashcp"):
+            plan = make_plan(lengths, cp, name)
+            found, sent = emulated(plan, *inputs, copies=copies, gradients=gradients)
+            if dtype is torch.float64:
+                assert worst_error(found, true) <= 1e-10, (name, lengths)
+            else:
+                for one, exact, single in zip(found, true, own, strict=True):
+                    assert rms_error(one, exact) <= 2 * rms_error(single, exact), (name, lengths)
+            planned = planned_bytes(
+                plan, kv_heads=2, head_dim=8, element_bytes=dtype.itemsize, gradients=gradients
+            )
+            assert sent == planned.tolist()
+
+
+def test_only_published_copies_copy_shard_by_shard():
+    """`flashcp.prediction` counts them of the same strategies."""
+    setting = Setting(load_profile("h100-sxm"), load_model("llama3-8b"), copies="published")
+    for name in STRATEGIES:
+        plan = make_plan(np.array([400, 30, 7]), 4, name)
+        schedule = prepare(plan, 1, copies="published").schedule
+        published = isinstance(getattr(schedule, "keys", None), Published)
+        assert published == setting.copies_shards(name)
+        assert not isinstance(getattr(prepare(plan, 1).schedule, "keys", None), Published)
+
+
+def test_strided_keys_are_sent_as_they_are_read():
+    """K and V as views of one projection, as models give them: only what is sent is copied."""
+    rng = np.random.default_rng(21)
+    lengths = np.array([90, 50], dtype=np.int32)
+    q, k, v, dout = draw(rng, 140, (4, 2, 8))
+    true = alone(ORACLE, lengths, q, k, v, dout)
+    for plan in all_plans(rng, lengths, 4):
+        handles = [prepare(plan, rank) for rank in range(4)]
+        emulation = Emulation(handles, CpuKernel(), 0.3)
+        kvs = [torch.stack([shard(x, plan, rank) for x in (k, v)], 1) for rank in range(4)]
+        qs = [shard(q, plan, rank) for rank in range(4)]
+        outs = emulation.forward(qs, [kv[:, 0] for kv in kvs], [kv[:, 1] for kv in kvs])
+        gradients = emulation.backward([shard(dout, plan, rank) for rank in range(4)])
+        found = [unshard(list(x), plan) for x in (outs, *zip(*gradients, strict=True))]
+        assert worst_error(found, true) <= 1e-10, plan.strategy
+
+
 def test_many_partial_gradients_add_up_in_float32():
     """A document that 64 ranks attend to: one sum of 64 in bfloat16 would round 64 times."""
     lengths = np.array([64], dtype=np.int32)
@@ -109,12 +166,16 @@ def test_many_partial_gradients_add_up_in_float32():
         assert rms_error(found[3], true[3]) <= 2**-9
 
 
-def test_no_rank_sends_to_itself():
+@pytest.mark.parametrize("exchange", [Exchange.ALL_TO_ALL_NEEDED, Exchange.ALL_TO_ALL_TWO_LEVEL])
+def test_no_rank_sends_to_itself_and_no_message_is_empty(exchange):
     rng = np.random.default_rng(5)
     for _ in range(20):
-        plan = scattered_plan(rng, random_lengths(rng), 3, Exchange.ALL_TO_ALL_NEEDED, overlap=True)
-        for rank in range(3):
-            assert prepare(plan, rank).schedule.route.send_splits[rank] == 0
+        plan = scattered_plan(rng, random_lengths(rng), 4, exchange, overlap=True)
+        for rank in range(4):
+            for hop in prepare(plan, rank).schedule.keys.hops:
+                for message in (*hop.sends, *hop.recvs):
+                    assert message.peer != rank
+                    assert message.stop > message.start
 
 
 def test_more_ranks_than_tokens_leave_ranks_empty():
@@ -132,4 +193,4 @@ def test_what_waits_for_nothing_is_attended_where_it_lies():
     for rank in range(4):
         schedule = prepare(plan, rank).schedule
         assert schedule.waiting is None
-        assert not schedule.route.moves
+        assert schedule.keys.hops == ()

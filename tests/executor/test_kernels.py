@@ -76,7 +76,7 @@ class Broken:
 
     name = "broken"
 
-    def forward(self, q, k, v, segments, scale, *, out=None):  # noqa: ARG002
+    def forward(self, q, k, v, segments, scale, *, out=None):
         cut = Segments.of(segments.q_lens, segments.q_lens, CPU)
         firsts = [0]
         for k_len in segments.k_lens:
@@ -86,7 +86,7 @@ class Broken:
         )
         return ORACLE.forward(q, k[rows], v[rows], cut, scale)
 
-    def backward(self, dout, qkv, result, segments, scale, *, into=None):  # noqa: ARG002
+    def backward(self, dout, qkv, result, segments, scale, *, into=None):
         return ORACLE.backward(dout, qkv, result, segments, scale)
 
 

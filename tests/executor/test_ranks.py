@@ -30,6 +30,7 @@ def everything(rank):
     groups = {cp: dist.new_group(list(range(cp))) for cp in range(1, RANKS + 1)}
     packs_in_double_precision(rank, groups)
     lower_precision(rank, groups)
+    every_way_home(rank, groups[4])
     subgroup_of_other_ranks(rank)
     documents_apart(rank, groups[4])
     gradients_accumulate_over_layers(rank, groups[4])
@@ -54,9 +55,9 @@ def alone(kernel, lengths, q, k, v, dout):
     return (result[0], *kernel.backward(dout, (q, k, v), result, segments, q.shape[2] ** -0.5))
 
 
-def distributed(plan, rank, group, inputs, transport=None):
+def distributed(plan, rank, group, inputs, transport=None, **ways):
     """This rank's out, dq, dk and dv."""
-    handle = prepare(plan, rank)
+    handle = prepare(plan, rank, **ways)
     q, k, v = (shard(x, plan, rank).requires_grad_() for x in inputs[:3])
     out = attention(q, k, v, handle, transport or group)
     return (out.detach(), *torch.autograd.grad(out, (q, k, v), shard(inputs[3], plan, rank)))
@@ -98,6 +99,28 @@ def lower_precision(rank, groups):
                 else:
                     allowed = 2.5 * rms_error(single, exact)  # of a fourth of the numbers
                     assert rms_error(one, shard(exact, plan, rank)) <= allowed, plan.strategy
+
+
+def every_way_home(rank, group):
+    lengths = np.array([90, 40, 60, 1], dtype=np.int32)
+    inputs = draw(lengths, (4, 2, 8), 14)
+    true = alone(ORACLE, lengths, *inputs)
+    for name in ("per-seq", "per-doc", "flashcp"):
+        for copies in ("published", "in-place"):
+            for gradients in ("all-to-all", "reduce-scatter"):
+                plan, transport = make_plan(lengths, RANKS, name), Transport(group)
+                ways = {"copies": copies, "gradients": gradients}
+                found = distributed(plan, rank, group, inputs, transport, **ways)
+                for one, exact in zip(found, true, strict=True):
+                    assert relative_error(one, shard(exact, plan, rank)) <= 1e-10, (name, ways)
+                planned = planned_bytes(
+                    plan, kv_heads=2, head_dim=8, element_bytes=8, gradients=gradients
+                )
+                assert transport.sent_bytes == planned[rank]
+    plan = make_plan(lengths, RANKS, "flashcp")
+    way = "reduce-scatter" if rank == 1 else "all-to-all"
+    line = refusal(lambda: distributed(plan, rank, group, inputs, gradients=way))
+    assert line == "rank 1 has gradients by reduce-scatter, rank 0 gradients by all-to-all"
 
 
 def subgroup_of_other_ranks(rank):

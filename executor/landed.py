@@ -1,0 +1,268 @@
+"""Needed-only exchange whose rows land where the kernel reads them; see `executor.landing`.
+
+Forward: every prefix is sent from where it lies in k and v to where it is read, without packing or
+joining; own rows are copied into their segments while it travels. Backward: the gradients that the
+kernel wrote for received rows are sent from there, and the owner adds what comes back to its own in
+float32. In two levels the rank that passes rows on sums its node's gradients, in float32 as well,
+before they cross.
+
+On a rank of four with 16k tokens of WLB-LLM lengths, 8:2 heads of 64 in float32, this takes the
+copies from what benchmarks/executor/README.md gives for the packed exchange to what it gives there.
+
+Shapes: t local tokens, L rows of the landing, of which J are keys, S rows sent, Hkv key/value
+heads, D head size.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from executor.kernels.segments import Pair
+from executor.landing import Hop, Landing, Message
+from executor.placement import Indices
+from executor.record import Part
+from executor.rows import Rows, Sums, add, count, put, rows, take, take_into, wide
+from executor.transfers import Messages, Schedule, Start
+
+if TYPE_CHECKING:
+    from executor.joined import Call
+
+
+@dataclass(frozen=True, eq=False)
+class Relay:
+    """The rows that a rank passes on inside its node, Y of them, in the order they arrived.
+
+    Attributes:
+        rows: Y.
+        keys: which of them it attends to itself, and where its own gradients of them are.
+        returned: to which of them gradients that came back belong, and where those are.
+    """
+
+    rows: int
+    keys: tuple[Rows, Rows]
+    returned: tuple[Rows, Rows]
+
+
+@dataclass(frozen=True, eq=False)
+class Landed:
+    """One rank's part, ready for its device; see `executor.landing.Landing`.
+
+    Attributes:
+        rows: of the landing, L.
+        keys: rows of it that the waiting call reads, J.
+        hops: of messages; none where no rank sends anything.
+        first: local rows before it are attended in place.
+        home: rows of the landing of each local row from `first` on.
+        prefix: local rows that are also in a later own shard's prefix, and where there.
+        common: where common prefixes land, and where else they are read.
+        sums: of common prefixes' gradients, where they land.
+        sent: rows of what comes back that are of own tokens, S.
+        sums_home: of those and of own prefixes' gradients, local rows.
+        relay: what is passed on; None without two levels.
+    """
+
+    rows: int
+    keys: int
+    hops: tuple[Hop, ...]
+    first: int
+    home: Rows
+    prefix: tuple[Rows, Rows]
+    common: tuple[Rows, Rows]
+    sums: Sums | None
+    sent: Rows
+    sums_home: Sums | None
+    relay: Relay | None
+
+    @classmethod
+    def of(cls, found: Landing, first: int, device: torch.device) -> "Landed":
+        """Build the index tensors of a landing, once a plan."""
+        returned = [message for hop in found.hops for message in hop.sends]
+        own = [message for message in returned if message.own]
+        at = np.cumsum([0, *(_rows_of(message) for message in returned)])
+        places = [
+            np.arange(begin, begin + _rows_of(message))
+            for begin, message in zip(at, returned, strict=False)
+        ]
+        mine = [place for place, message in zip(places, returned, strict=True) if message.own]
+        return cls(
+            rows=found.keys + found.transit,
+            keys=found.keys,
+            hops=found.hops,
+            first=first,
+            home=rows(found.home, device),
+            prefix=(rows(found.prefix_from, device), rows(found.prefix_to, device)),
+            common=(rows(found.common_from, device), rows(found.common_to, device)),
+            sums=Sums.of(device, found.common_from),
+            sent=rows(_together(mine), device),
+            sums_home=Sums.of(
+                device, _together([np.arange(m.start, m.stop) for m in own]), found.prefix_from
+            ),
+            relay=_relay(found, returned, places, device) if len(found.hops) > 1 else None,
+        )
+
+    @property
+    def moves(self) -> bool:
+        """Whether any rank sends anything."""
+        return bool(self.hops)
+
+    def start(self, call: "Call", kv: Pair) -> Schedule[tuple[Any, Pair]]:
+        """Send what others need; return the ticket and the landings [L, Hkv, D] of K and V."""
+        record = call.record
+        shape = (self.rows, *kv[0].shape[1:])
+        landing = kv[0].new_empty(shape), kv[1].new_empty(shape)
+        ticket = None
+        if self.moves:
+            with record.piece(Part.COPIES, "pack KV"):
+                transfers = [_forward(self.hops[0], kv, landing)]
+            then = partial(_forward, self.hops[1], kv, landing) if len(self.hops) > 1 else None
+            ticket = yield Start(transfers, then, name="KV")
+        if count(self.home):
+            with record.piece(Part.COPIES, "place own KV"):
+                for x, target in zip(kv, landing, strict=True):
+                    put(target, self.home, x[self.first :])
+                    put(target, self.prefix[1], take(x, self.prefix[0]))
+        return ticket, landing
+
+    def joined(self, call: "Call", landing: Pair) -> Pair:
+        """Return the keys and values [J, Hkv, D] of the waiting call, once all has arrived."""
+        if self.sums is not None:
+            with call.record.piece(Part.COPIES, "place KV"):
+                for x in landing:
+                    put(x, self.common[1], take(x, self.common[0]))
+        return landing[0][: self.keys], landing[1][: self.keys]
+
+    def give_back(self, call: "Call", dkv: Pair) -> Schedule[tuple[Any, "Returned"]]:
+        """Send the gradients of received rows back; return the ticket and what comes.
+
+        Args:
+            call: the call.
+            dkv: the waiting call's gradients of keys and values [J, Hkv, D]; changed.
+        """
+        if self.sums is not None:
+            with call.record.piece(Part.COPIES, "pack dKV"):
+                for x in dkv:
+                    self.sums.add(x, take(x, self.common[1]))
+        ends = np.cumsum([sum(map(_rows_of, hop.sends)) for hop in self.hops], dtype=np.int64)
+        total = (int(ends[-1]) if ends.size else 0, *dkv[0].shape[1:])
+        back = dkv[0].new_empty(total), dkv[1].new_empty(total)
+        if not self.moves:
+            return None, Returned(dkv, back)
+        if self.relay is None:
+            first, then = _backward(self.hops[0], dkv, back), None
+        else:
+            inside = back[0][int(ends[0]) :], back[1][int(ends[0]) :]
+            first = _backward(self.hops[1], dkv, inside)
+            then = partial(self._across, call, dkv, back, self.relay)
+        ticket = yield Start([first], then, name="dKV")
+        return ticket, Returned(dkv, back)
+
+    def finish(self, call: "Call", returned: "Returned", dkv: Pair) -> None:
+        """Complete the gradients of own rows.
+
+        Args:
+            call: the call.
+            returned: what `give_back` gave, arrived.
+            dkv: gradients of k and v [t, Hkv, D], of which the rows attended in place are written.
+        """
+        if not count(self.home) and self.sums_home is None:
+            return
+        with call.record.piece(Part.COPIES, "place dKV"):
+            for target, dkeys, back in zip(dkv, returned.keys, returned.back, strict=True):
+                take_into(target[self.first :], dkeys, self.home)
+                if self.sums_home is not None:
+                    self.sums_home.add(target, take(back, self.sent), take(dkeys, self.prefix[1]))
+
+    def _across(self, call: "Call", dkv: Pair, back: Pair, relay: Relay) -> Messages:
+        """Sum the node's gradients of what was passed on, and return them across."""
+        sums: list[Tensor] = []
+        with call.record.piece(Part.COPIES, "sum dKV of the node"):
+            for dkeys, came in zip(dkv, back, strict=True):
+                size = (relay.rows, *dkeys.shape[1:])
+                total = torch.zeros(size, dtype=wide(dkeys.dtype), device=dkeys.device)
+                add(total, relay.keys[0], take(dkeys, relay.keys[1]))
+                add(total, relay.returned[0], take(came, relay.returned[1]))
+                sums.append(total.to(dkeys.dtype))
+        hop, at, sends = self.hops[0], 0, []
+        for message in hop.recvs:
+            size_ = _rows_of(message)
+            sends += [(message.peer, x[at : at + size_]) for x in sums]
+            at += size_
+        return Messages(sends, _where_returned(hop, back))
+
+
+@dataclass(frozen=True, eq=False)
+class Returned:
+    """Gradients on their way home.
+
+    Attributes:
+        keys: of the landing's keys and values [J, Hkv, D].
+        back: what others return, [rows sent in all hops, Hkv, D].
+    """
+
+    keys: Pair
+    back: Pair
+
+
+def _forward(hop: Hop, kv: Pair, landing: Pair) -> Messages:
+    return Messages(
+        # The rows of one shard are contiguous unless k and v are strided views: then they are
+        # copied, and nothing else is.
+        [
+            (m.peer, (x if m.own else y)[m.start : m.stop].contiguous())
+            for m in hop.sends
+            for x, y in zip(kv, landing, strict=True)
+        ],
+        [(m.peer, y[m.start : m.stop]) for m in hop.recvs for y in landing],
+    )
+
+
+def _backward(hop: Hop, dkv: Pair, back: Pair) -> Messages:
+    return Messages(
+        [(m.peer, x[m.start : m.stop]) for m in hop.recvs for x in dkv], _where_returned(hop, back)
+    )
+
+
+def _where_returned(hop: Hop, back: Pair) -> list[tuple[int, Tensor]]:
+    """Return where the gradients of what a hop sent come back: message by message from row 0."""
+    found, at = [], 0
+    for message in hop.sends:
+        found += [(message.peer, x[at : at + _rows_of(message)]) for x in back]
+        at += _rows_of(message)
+    return found
+
+
+def _relay(
+    found: Landing, returned: list[Message], places: list[Indices], device: torch.device
+) -> Relay:
+    passed = found.hops[0].recvs
+    ends = np.cumsum([_rows_of(message) for message in passed])
+    begins = {m.start: int(end) - _rows_of(m) for m, end in zip(passed, ends, strict=True)}
+
+    def relayed(message: Message) -> Indices:
+        return begins[message.start] + np.arange(_rows_of(message))
+
+    kept = [message for message in passed if message.start < found.keys]
+    back = [(place, m) for place, m in zip(places, returned, strict=True) if not m.own]
+    return Relay(
+        rows=sum(map(_rows_of, passed)),
+        keys=(
+            rows(_together([relayed(m) for m in kept]), device),
+            rows(_together([np.arange(m.start, m.stop) for m in kept]), device),
+        ),
+        returned=(
+            rows(_together([relayed(m) for _, m in back]), device),
+            rows(_together([place for place, _ in back]), device),
+        ),
+    )
+
+
+def _rows_of(message: Message) -> int:
+    return message.stop - message.start
+
+
+def _together(parts: list[Indices]) -> Indices:
+    return np.concatenate([np.zeros(0, dtype=np.int64), *parts])
