@@ -1,6 +1,6 @@
 """`python -m flashcp_cli` is `flashcp`."""
 
-from flashcp_cli.main import main
+from flashcp_cli.start import main
 
 if __name__ == "__main__":
     main()

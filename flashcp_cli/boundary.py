@@ -5,6 +5,7 @@ command line was wrong; 130 interrupted. `--debug`, anywhere on the line, shows 
 """
 
 import os
+import signal
 import sys
 from typing import NoReturn
 
@@ -22,6 +23,8 @@ def run(command: click.Command, arguments: list[str] | None = None) -> NoReturn:
     words = ["--debug"] * debug + [word for word in words if word != "--debug"]
     prepare_streams()
     try:
+        if callable(signal.getsignal(signal.SIGINT)):  # ignored interrupts stay ignored
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # from flashcp_cli.start's
         status = command.main(words, prog_name="flashcp", standalone_mode=False)
         sys.stdout.flush()
     except (click.Abort, KeyboardInterrupt):

@@ -77,6 +77,12 @@ PACKERS = ("concat", "truncate", "best-fit", "balanced")
     show_default=True,
     help="The pack to draw, from 0.",
 )
+@click.option(
+    "--gap",
+    is_flag=True,
+    help="Show how far each plan is from the bounds on time and traffic, and on a few small packs "
+    "from the exact least.",
+)
 @click.option("--processes", type=Size(most=1024), help="Processes to use (one a core otherwise).")
 @json_option
 def plan(source: TraceSource, as_json: bool, **options: Any) -> None:
@@ -89,10 +95,14 @@ def plan(source: TraceSource, as_json: bool, **options: Any) -> None:
     flashcp plan papers --cp 8
     flashcp plan lengths.parquet --context 64k --model llama3-70b --out plan.parquet
     flashcp plan wlb-llm --cp 16 --ranks-per-node 8 --json
+    flashcp plan papers --cp 4 --context 16k --packs 20 --gap
     """  # noqa: D301 - \b tells click to keep the lines
+    from functools import partial
+
     from flashcp.comparison import compare, usable_cores
     from flashcp.strategies import check_cp
     from flashcp_cli.outputs import check_outputs
+    from flashcp_cli.plan_memory import largest_bytes
     from flashcp_cli.progress import over_packs
     from flashcp_cli.summary import summarise
 
@@ -101,6 +111,10 @@ def plan(source: TraceSource, as_json: bool, **options: Any) -> None:
         {"--out": options["out"], "--timeline": options["timeline"]},
         [source.name, options["model"], options["hardware"]],
     )
+    if options["gap"]:
+        from flashcp.exact import require_solver
+
+        require_solver()
     setting = _setting(options)
     names = _strategies(options["compare"], options["strategy"])
     trace = source.load(seed=options["seed"])
@@ -116,6 +130,8 @@ def plan(source: TraceSource, as_json: bool, **options: Any) -> None:
             options["cp"],
             names,
             setting,
+            effort=options["plan_effort"],
+            inspect={options["strategy"]: partial(largest_bytes, model=setting.model)},
             keep=options["strategy"] if options["out"] else None,
             processes=options["processes"] or usable_cores(),
             progress=progress,
@@ -127,6 +143,10 @@ def plan(source: TraceSource, as_json: bool, **options: Any) -> None:
     if options["timeline"]:
         _save_timeline(options["timeline"], chosen, setting)
     summary = summarise(trace, packing, comparison, setting, options, pictured)
+    if options["gap"]:
+        from flashcp_cli.gap_summary import summarise_gaps
+
+        summary["gap"] = summarise_gaps(packing, comparison, options["cp"], hidden=as_json)
     if as_json:
         echo_json(summary)
     else:
@@ -175,7 +195,7 @@ def _pictured(
     from flashcp.planning import plan as make_plan
 
     lengths = packing.document_lengths(options["picture"])
-    return make_plan(lengths, options["cp"], strategy, setting)
+    return make_plan(lengths, options["cp"], strategy, setting, effort=options["plan_effort"])
 
 
 def _save(

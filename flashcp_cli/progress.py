@@ -29,12 +29,15 @@ def over_packs(packs: int, *, hidden: bool = False) -> Iterator[Callable[[int], 
 
 
 @contextmanager
-def counted(what: str, *, hidden: bool = False) -> Iterator[Callable[[int, int], Advance]]:
+def counted(
+    what: str, *, hidden: bool = False, least: int = SHORT_PACKS + 1
+) -> Iterator[Callable[[int, int], Advance]]:
     """Show how many are done, where the number to do is known only once work has begun.
 
     Args:
         what: what is counted.
         hidden: show nothing.
+        least: show nothing either where fewer are to do.
 
     Yields:
         A function to call with how many are done already and how many there will be; it returns
@@ -43,7 +46,7 @@ def counted(what: str, *, hidden: bool = False) -> Iterator[Callable[[int, int],
     with ExitStack() as stack:
 
         def begin(done: int, total: int) -> Advance:
-            if hidden or total - done <= SHORT_PACKS or not sys.stderr.isatty():
+            if hidden or total - done < least or not sys.stderr.isatty():
                 return lambda _: None
             bar = stack.enter_context(_bar(what))
             task = bar.add_task("", total=total, completed=done)

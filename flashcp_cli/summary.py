@@ -1,10 +1,13 @@
 """Means over packs of what `flashcp.compare` found: the document that `--json` prints."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from flashcp.sources import sources
+from flashcp.ties import ties
+from flashcp_cli.plan_memory import rank_bytes
 
 if TYPE_CHECKING:
     from flashcp.comparison import Comparison, Outcome
@@ -76,11 +79,14 @@ def summarise(
         "hardware": setting.profile.name,
         "model": setting.model.to_json(),
         "copies": setting.copies,
+        "plan_effort": options["plan_effort"],
         "strategies": strategies,
         "bound_us": bound_us,
         "linear_us": linear_us,
         "fastest": min(totals, key=totals.__getitem__),
         "chosen": options["strategy"],
+        "ties": {name: asdict(each) for name, each in ties(comparison, packing).items()},
+        "memory": _memory(comparison, setting, options["strategy"], pictured),
         "out": None if options["out"] is None else str(options["out"]),
     }
 
@@ -95,6 +101,8 @@ def _outcome(outcome: "Outcome") -> dict[str, Any]:
         "eq5_share": float(outcome.eq5_share.mean()),
         "needed_share": float(outcome.needed_share.mean()),
         "padded": float(outcome.padded.mean()),
+        "across_tokens": float(outcome.across_tokens.mean()),
+        "across_largest_tokens": float(outcome.across_largest_tokens.mean()),
         "shards_per_rank": float(outcome.shards_per_rank.mean()),
         "forward_us": float(outcome.forward_us.mean()),
         "backward_us": float(outcome.backward_us.mean()),
@@ -106,6 +114,20 @@ def _outcome(outcome: "Outcome") -> dict[str, Any]:
             "p50": float(np.quantile(outcome.planning_us, 0.5)),
             "p99": float(np.quantile(outcome.planning_us, 0.99)),
         },
+    }
+
+
+def _memory(
+    comparison: "Comparison", setting: "Setting", chosen: str, pictured: "dict[str, Plan]"
+) -> dict[str, Any]:
+    """Return bytes of one layer's attention: each rank's of the pictured pack, and the most."""
+    ranks = rank_bytes(pictured[chosen], setting.model)
+    largest = comparison.inspected[chosen]
+    known = largest[np.isfinite(largest)]
+    return {
+        "picture_rank_bytes": None if ranks is None else ranks.tolist(),
+        "largest_bytes": int(known.max()) if known.size else None,
+        "packs": int(known.size),
     }
 
 
