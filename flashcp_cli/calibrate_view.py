@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from costmodel.calibrated_errors import WEAK_ERROR
+from flashcp_cli.terminal import terminal
 
 if TYPE_CHECKING:
     from costmodel.profile import Profile
@@ -35,7 +35,7 @@ def progress_bar() -> Iterator[Callable[["Progress"], None]]:
         TextColumn("measuring {task.description}"),
         BarColumn(),
         TextColumn("{task.completed} of {task.total} points, {task.fields[left]} left"),
-        console=Console(stderr=True),
+        console=terminal(stderr=True),
         transient=True,
     )
     with bar:
@@ -58,7 +58,7 @@ def print_calibration(
     resumed: int,
 ) -> None:
     """Print what was measured, the held-out errors, and what not to trust."""
-    console = Console(highlight=False)
+    console = terminal()
     p = profile.provenance
     console.print(Text(f"{profile.name}: {p.device}", style="bold"), soft_wrap=True)
     console.print(
@@ -70,7 +70,7 @@ def print_calibration(
     console.print(f"{len(profile.points):,} points measured{again}")
     if p.held_out:
         console.print(Text("Errors on points left out of the fit", style="bold"))
-        console.print(_errors(profile))
+        console.print_whole(_errors(profile))
     for figure, name in (
         (profile.overlap_factor, "attention slows beside an exchange"),
         (profile.copies.memory_share, "copies of picked rows reach, of contiguous ones"),

@@ -6,11 +6,11 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from flashcp_cli.hardware_curves import HEAD_DIM, KV_HEADS, Q_HEADS
+from flashcp_cli.terminal import terminal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ _SOURCE_COLOURS = {
 
 def print_list(profiles: "Sequence[Profile]") -> None:
     """Print the bundled profiles, one a row, and below them their devices and data."""
-    console = Console(highlight=False)
+    console = terminal()
     table = _table("name", "attention\nkernel", "NCCL")
     for heading in ("attention\npoints", "held-out\nerror", "collective\npoints"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -47,7 +47,7 @@ def print_list(profiles: "Sequence[Profile]") -> None:
             f"{p.collective_samples:,}",
             _mean(p.held_out, "all collectives"),
         )
-    console.print(table)
+    console.print_whole(table)
     for profile in profiles:
         p = profile.provenance
         console.print(f"{profile.name}: {p.device}; collectives launched as {p.launch_mode}")
@@ -68,7 +68,7 @@ def print_profile(
     collectives: "Sequence[CollectivePoint]",
 ) -> None:
     """Print a profile's provenance, parameters and curves."""
-    console = Console(highlight=False)
+    console = terminal()
     p = profile.provenance
     console.print(Text(f"{profile.name}: {p.device}", style="bold"))
     versions = {
@@ -85,32 +85,32 @@ def print_profile(
         f"{', '.join(known) or 'no versions recorded'}; not recorded: {', '.join(unknown) or '-'}"
     )
     console.print(f"Collectives launched as {p.launch_mode}. {p.data}.")
-    console.print(_parameters(profile))
-    console.print(_fits(profile))
-    console.print(_curves(profile))
+    console.print_whole(_parameters(profile))
+    console.print_whole(_fits(profile))
+    console.print_whole(_curves(profile))
     console.print(
         Text(
             f"Attention forward, one causal sequence, {Q_HEADS}:{KV_HEADS} heads of {HEAD_DIM}",
             style="bold",
         )
     )
-    console.print(_attention(attention))
+    console.print_whole(_attention(attention))
     for kind in dict.fromkeys((call.direction, call.head_dim) for call in calls):
         chosen = [call for call in calls if (call.direction, call.head_dim) == kind]
         title = f"Measured calls, {kind[0]}, head size {kind[1]}: medians by their size"
         console.print(Text(title, style="bold"))
-        console.print(_calls(chosen))
+        console.print_whole(_calls(chosen))
     for name in dict.fromkeys(point.collective for point in collectives):
         points = [point for point in collectives if point.collective == name]
         rate = "sent" if name == "send_recv" else "bus bandwidth"
         title = f"{name} over {points[0].ranks} ranks, {rate} over S"
         console.print(Text(title, style="bold"))
-        console.print(_collective(points))
+        console.print_whole(_collective(points))
 
 
 def print_errors(errors: "Mapping[str, Sequence[HeldOutError]]") -> None:
     """Print held-out errors, a table for each GPU and way of holding out."""
-    console = Console(highlight=False)
+    console = terminal()
     for name, rows in errors.items():
         for method in dict.fromkeys(error.method for error in rows):
             chosen = [error for error in rows if error.method == method]
@@ -133,7 +133,7 @@ def print_errors(errors: "Mapping[str, Sequence[HeldOutError]]") -> None:
                     f"{e.bias:+.1%}",
                 )
                 before = e.what
-            console.print(table)
+            console.print_whole(table)
 
 
 def parameter_rows(profile: "Profile") -> "list[tuple[str, Figure, str]]":

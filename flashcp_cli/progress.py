@@ -56,7 +56,6 @@ def counted(
 
 
 def _bar(what: str) -> "Progress":
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -65,12 +64,14 @@ def _bar(what: str) -> "Progress":
         TimeRemainingColumn,
     )
 
+    from flashcp_cli.terminal import terminal
+
     return Progress(
         TextColumn("planning"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn(what),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=terminal(stderr=True),
         transient=True,
     )

@@ -3,12 +3,11 @@
 from typing import TYPE_CHECKING, Any
 
 from rich import box
-from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from flashcp_cli.simulate_labels import constants, label, size, varying
+from flashcp_cli.terminal import Terminal, terminal
 
 if TYPE_CHECKING:
     from flashcp.simulation.intervals import Interval
@@ -24,7 +23,7 @@ def print_rows(
     options: dict[str, Any],
 ) -> None:
     """Print the best rows, why each is where it is, and what the figures are."""
-    console = Console(highlight=False)
+    console = terminal()
     shown = rows[: options["rows"]]
     console.print(
         Text(
@@ -38,10 +37,7 @@ def print_rows(
         if trace.note:
             console.print(Text(f"{trace.name}: {trace.note}", style="yellow"), soft_wrap=True)
     axes = varying(sweep)
-    table = _table(shown, axes)
-    # A line that wraps in a narrow terminal is better than columns that are cut off.
-    needed = Measurement.get(console, console.options.update(max_width=1000), table).maximum
-    Console(highlight=False, width=max(needed, console.width)).print(table)
+    console.print_whole(_table(shown, axes))
     console.print(_reasons(shown, axes))
     if len(shown) < len(rows):
         console.print(f"{len(rows) - len(shown)} more rows: --rows, --json, --html")
@@ -134,7 +130,7 @@ def _baseline(rows: "list[Row]") -> str:
     )
 
 
-def _print_outputs(console: Console, options: dict[str, Any]) -> None:
+def _print_outputs(console: Terminal, options: dict[str, Any]) -> None:
     named = {
         "out": "every pack's row",
         "html": "the report",

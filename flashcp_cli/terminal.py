@@ -26,6 +26,6 @@ class Terminal(Console):
         self.width = before
 
 
-def terminal() -> Terminal:
-    """Return the console on standard output."""
-    return Terminal(highlight=False)
+def terminal(*, stderr: bool = False) -> Terminal:
+    """Return the console on standard output, or on standard error for what is no result."""
+    return Terminal(highlight=False, stderr=stderr)
