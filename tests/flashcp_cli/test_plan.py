@@ -225,3 +225,18 @@ def test_a_terminal_without_unicode_gets_the_numbers_all_the_same():
     done = run("papers", *SMALL, env={**os.environ, "PYTHONIOENCODING": "ascii"})
     assert done.returncode == 0, done.stderr
     assert "per-doc" in done.stdout
+
+
+def test_what_crosses_nodes_is_reported_where_ranks_span_them():
+    words = ("wlb-llm", "--packs", "2", "--cp", "4", "--compare", "per-doc,auto")
+    two = run(*words, "--ranks-per-node", "2")
+    assert "on 2 nodes" in two.stdout
+    assert "across nodes" in two.stdout
+    assert "across nodes" not in run(*words).stdout
+    found = json.loads(run(*words, "--ranks-per-node", "2", "--json").stdout)["strategies"]
+    # An all-gather takes every token across once; auto never sends more for no time.
+    assert found["per-doc"]["across_tokens"] == 131_072
+    assert found["per-doc"]["across_largest_tokens"] == 131_072 / 4
+    assert 0 <= found["auto"]["across_largest_tokens"] <= found["auto"]["across_tokens"] < 131_072
+    whole = json.loads(run(*words, "--json").stdout)["strategies"]
+    assert whole["per-doc"]["across_tokens"] == whole["auto"]["across_tokens"] == 0
