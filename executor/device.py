@@ -23,6 +23,14 @@ def visible_devices(device: str) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def shares_gpus() -> bool:
+    """Tell whether NCCL is let, or led, to put several ranks on one GPU.
+
+    NCCL 2.30 and newer do so where asked; older ones where every rank claims a host of its own.
+    """
+    return os.environ.get("NCCL_MULTI_RANK_GPU_ENABLE") == "1" or "NCCL_HOSTID" in os.environ
+
+
 def local_device(device: str) -> torch.device:
     """Return this rank's device and make it the current one.
 
@@ -39,8 +47,8 @@ def local_device(device: str) -> torch.device:
             torch.set_num_threads(max(1, visible_devices("cpu") // beside))
         return torch.device("cpu")
     count = visible_devices("cuda")
-    if count and os.environ.get("NCCL_MULTI_RANK_GPU_ENABLE") == "1":
-        local %= count  # whoever lets NCCL put several ranks on a GPU wants them there
+    if count and shares_gpus():
+        local %= count
     if local >= count:
         raise RunError(
             f"rank {local} of this node has no GPU: torch sees {count}; start at most {count} "

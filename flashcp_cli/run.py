@@ -12,6 +12,7 @@ from flashcp_cli.options import CommaList, Name, Number, Size, echo_json, json_o
 from flashcp_cli.outputs import check_outputs
 from flashcp_cli.plan import PACKERS, STRATEGIES
 from flashcp_cli.setting_options import (
+    COPIES,
     DEFAULT_HARDWARE,
     DEFAULT_MODEL,
     setting_options,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from flashcp.plans import Plan
     from flashcp.prediction import Setting
 
+GRADIENTS = ("all-to-all", "reduce-scatter")
 DTYPES = ("bfloat16", "float16", "float32", "float64")
 # What a command without further words takes: a real window on GPUs, seconds of work on a CPU.
 _CONTEXT_TOKENS = {"cuda": 131072, "cpu": 1024}
@@ -71,6 +73,20 @@ _MOST_SECONDS = 7 * 24 * 3600
 @click.option(
     "--dtype", type=Name(DTYPES), help="Precision of the tensors (the model's otherwise)."
 )
+@click.option(
+    "--copies",
+    type=Name(COPIES),
+    default="in-place",
+    show_default=True,
+    help="How per-seq, per-doc and flashcp copy KV: in place, or shard by shard as published.",
+)
+@click.option(
+    "--gradients",
+    type=Name(GRADIENTS),
+    default="all-to-all",
+    show_default=True,
+    help="How gradients of all-gathered KV go home: reduce-scatter is in float32.",
+)
 @click.option("--warmups", type=Size(least=0), default=2, show_default=True, help="Runs first.")
 @click.option("--repetitions", type=Size(), help="Timed runs (20 on GPUs, 5 on a CPU otherwise).")
 @click.option(
@@ -103,6 +119,7 @@ def run(source: TraceSource, as_json: bool, **options: Any) -> None:
     flashcp run plan.parquet                             one process a GPU of this node
     flashcp run papers --nproc 2 --device cpu            gloo on this machine's CPU
     flashcp run papers --nproc 8 --emulate               all ranks in turn on one device
+    flashcp run papers --copies published                baselines with their published copies
     torchrun --nnodes 2 --nproc-per-node 8 ... --no-python flashcp run plan.parquet
     """
     _require_torch()
@@ -158,10 +175,10 @@ def _execute(job: "Job", setting: "Setting", *, emulate: bool) -> dict[str, Any]
         from executor.worker import run_job_in_torchrun
 
         return run_job_in_torchrun(job)
-    from executor.device import visible_devices
+    from executor.device import shares_gpus, visible_devices
     from executor.launch import launch
 
-    shared = os.environ.get("NCCL_MULTI_RANK_GPU_ENABLE") == "1" and visible_devices("cuda")
+    shared = shares_gpus() and visible_devices("cuda")
     if job.options.device == "cuda" and not shared and job.cp > visible_devices("cuda"):
         raise click.UsageError(
             f"{job.cp} ranks need a GPU each and torch sees {visible_devices('cuda')}; take "
@@ -192,8 +209,7 @@ def _job(source: TraceSource, options: dict[str, Any]) -> "tuple[Job, Setting, d
         profile=load_profile(hardware),
         model=model,
         ranks_per_node=options["ranks_per_node"],
-        # Ours is the layout without per-shard copies, whatever the strategy.
-        copies="in-place",
+        copies=options["copies"],
     )
     plans, text = _plans(source, saved, options, setting, device)
     setting.profile.network.per_node(plans[0][1].cp, options["ranks_per_node"])
@@ -209,6 +225,8 @@ def _job(source: TraceSource, options: dict[str, Any]) -> "tuple[Job, Setting, d
             seed=options["seed"],
             timeout_s=options["timeout"],
             verify=not options["no_verify"],
+            copies=options["copies"],
+            gradients=options["gradients"],
         ),
     )
     return job, setting, text

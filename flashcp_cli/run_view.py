@@ -41,6 +41,10 @@ def _heading(document: dict[str, Any]) -> list[Text]:
             + (f", {where['backend']}" if where.get("backend") else "")
         ),
     ]
+    if document["copies"] == "published":
+        lines.append(Text("per-seq, per-doc and flashcp copy KV shard by shard, as published"))
+    if document["gradients"] == "reduce-scatter":
+        lines.append(Text("Gradients of all-gathered KV go home by reduce-scatter, in float32"))
     if where.get("emulated"):
         lines.append(
             Text(

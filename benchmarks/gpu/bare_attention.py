@@ -2,10 +2,10 @@
 
     python benchmarks/gpu/bare_attention.py OUT.json
 
-For packs of 128k at CP 4 and 8 the calls of each rank, as the executor makes them (keys read out of
-the joined, interleaved buffer), are timed against one call of the same kernel on fresh contiguous
-tensors of the same segments; medians of 10 after 3, forward and backward. The ratio is the bare
-call's time over the executor's, so 1 is the kernel's own speed.
+For packs of 128k at CP 4 and 8 the calls of each rank, as the executor makes them (keys read where
+they landed, output written into its place), are timed against one call of the same kernel on fresh
+contiguous tensors of the same segments; forward, medians of 10 after 3. The ratio is the bare
+call's time over the executor's, so 1 is the kernel's own speed. A plan by a ring is passed over.
 """
 
 import json
@@ -39,6 +39,8 @@ def main(out: Path) -> None:
             packing = flashcp.pack(flashcp.load_trace(trace), 131072, packs=1)
             for cp in (4, 8):
                 plan = flashcp.plan(packing.document_lengths(0), cp, "auto", setting)
+                if plan.exchange is Exchange.RING:
+                    continue
                 for rank in range(cp):
                     used, bare = times(plan, rank, model, kernel, device)
                     row = {
@@ -55,8 +57,6 @@ def times(plan, rank, model, kernel, device):
     """Return the median microseconds of one rank's forward attention, and of one bare call."""
     handle = prepare(plan, rank, device)
     schedule = handle.schedule
-    if plan.exchange is Exchange.RING:
-        raise SystemExit("auto chose a ring, whose calls this does not time")
     tokens = handle.tokens
 
     def draw(rows, heads):

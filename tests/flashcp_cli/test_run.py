@@ -95,6 +95,22 @@ def test_emulation_is_labelled_in_tables_and_runs_without_other_processes(plan_f
     assert "FAILED" not in result.output
 
 
+def test_published_copies_are_run_said_and_predicted(plan_file):
+    words = ("--emulate", "--copies", "published", "--gradients", "reduce-scatter", *SMALL)
+    result = invoke(plan_file, *words)
+    assert result.exit_code == 0, result.output
+    assert "copy KV shard by shard, as published" in result.output
+    assert "by reduce-scatter, in float32" in result.output
+    copies = {}
+    for way in ("published", "in-place"):
+        document = json.loads(invoke(plan_file, *words, "--copies", way, "--json").stdout)
+        assert document["copies"] == way
+        (one,) = document["plans"].values()
+        assert one["passed"]
+        copies[way] = sum(rank["predicted_us"]["copies"] for rank in one["ranks"])
+    assert copies["published"] > copies["in-place"]
+
+
 def test_on_the_profiles_device_every_rank_shows_its_signed_error(plan_file, monkeypatch):
     monkeypatch.setattr("executor.report.is_comparable", lambda *_: True)
     result = invoke(plan_file, "--emulate", "--strategies", "per-seq", *SMALL)
