@@ -1,0 +1,64 @@
+"""An interrupt before anything is imported ends as one later does."""
+
+import subprocess
+import sys
+
+LINE = "\nflashcp: interrupted; nothing was left half-written\n"
+
+
+def start(code, **options):
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, **options
+    )
+
+
+def test_an_interrupt_during_the_imports_is_one_line_and_130():
+    done = start(
+        "import os, signal, sys\n"
+        "class Import:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'click':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Import())\n"
+        "from flashcp_cli.start import main\n"
+        "main()\n"
+    )
+    assert (done.returncode, done.stderr, done.stdout) == (130, LINE, "")
+
+
+def test_where_interrupts_are_ignored_they_stay_ignored():
+    done = start(
+        "import os, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "sys.argv[1:] = ['--version']\n"
+        "from flashcp_cli.start import main\n"
+        "try:\n"
+        "    main()\n"
+        "finally:\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)\n"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("True\n")
+
+
+def test_starting_needs_nothing_but_signals():
+    done = start(
+        "import sys; before = set(sys.modules)\n"
+        "import flashcp_cli.start\n"
+        "print(sorted({name.split('.')[0] for name in set(sys.modules) - before}))"
+    )
+    assert "click" not in done.stdout
+
+
+def test_interrupts_are_pythons_own_once_the_boundary_has_them():
+    done = start(
+        "import signal, sys\n"
+        "sys.argv[1:] = ['--version']\n"
+        "from flashcp_cli.start import main\n"
+        "try:\n"
+        "    main()\n"
+        "finally:\n"
+        "    print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)\n"
+    )
+    assert done.stdout.endswith("True\n")
