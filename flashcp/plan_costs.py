@@ -30,14 +30,16 @@ class Copies:
     """What each rank copies in one direction of one layer, microseconds, [N] each.
 
     Attributes:
-        packed: beside the send buffer; backward, what came back is added there.
-        placed: keys and values beside the kernel.
+        packed: forward, into a send buffer; what is sent to one rank alone goes from where it lies.
+        placed: keys and values beside the kernel; backward, their gradients.
         merged: outputs of the two calls of an overlapping plan; backward, their dQ.
+        returned: backward, gradients of what was sent, added to those of own attention.
     """
 
     packed: Clock
     placed: Clock
     merged: Clock
+    returned: Clock
 
 
 def merged_bytes(waiting_tokens: "NDArray[np.int64]", model: "ModelShape") -> Clock:
@@ -49,17 +51,17 @@ def merged_bytes(waiting_tokens: "NDArray[np.int64]", model: "ModelShape") -> Cl
     return waiting_tokens.astype(np.float64) * (1.5 * token_bytes)
 
 
-def placed_tokens(
-    exchange: Exchange, prefix: "NDArray[np.int64]", received: "NDArray[np.int64]"
-) -> Clock:
-    """Return the tokens copied beside the kernel where own keys and prefixes are two calls, [N].
+def lands(exchange: Exchange) -> bool:
+    """Tell whether what is received lands where the kernel reads it, sent from where it lies."""
+    return exchange in (Exchange.ALL_TO_ALL_NEEDED, Exchange.ALL_TO_ALL_TWO_LEVEL)
 
-    What is sent to a rank alone lands where the kernel reads it, so only own tokens and what two
-    shards of a document share are copied; an all-gather's parts lie rank by rank.
+
+def returned_bytes(sent_tokens: Clock, model: "ModelShape") -> Clock:
+    """Return the bytes that adding up returned gradients moves: two read and one written.
+
+    Counted as one byte read and one written, as `CopyModel` does.
     """
-    if exchange in (Exchange.ALL_TO_ALL_NEEDED, Exchange.ALL_TO_ALL_TWO_LEVEL):
-        return (prefix - received).astype(np.float64)
-    return prefix.astype(np.float64)
+    return sent_tokens * (1.5 * model.kv_bytes_per_token)
 
 
 class PlanCosts:
@@ -117,7 +119,7 @@ class PlanCosts:
         plan, copies = self.plan, self.setting.profile.copies
         nothing = np.zeros(plan.cp)
         if plan.cp == 1:
-            return Copies(nothing, nothing, nothing)
+            return Copies(nothing, nothing, nothing, nothing)
         merged = nothing
         if plan.overlap:
             merged = self._moved_us(merged_bytes(plan.waiting_tokens[1], self.setting.model))
@@ -131,14 +133,18 @@ class PlanCosts:
             # The profile counts a shard's cost for both directions together.
             shards = np.diff(plan.rank_splits) / 2
             placed = copies.us_array(moved * self.kv_bytes, shards, "per-shard")
-            return Copies(nothing, placed, merged)
-        # A full all-gather sends the local KV from where it lies.
-        packed = nothing if plan.exchange is Exchange.ALL_GATHER else self._sent_tokens()
-        placed = plan.needed_tokens[2].astype(np.float64)
-        if plan.overlap:
-            placed = placed_tokens(plan.exchange, plan.waiting_tokens[0], plan.needed_tokens[1])
+            return Copies(nothing, placed, merged, nothing)
+        sent = self._sent_tokens()
+        # A full all-gather too sends the local KV from where it lies.
+        whole = lands(plan.exchange) or plan.exchange is Exchange.ALL_GATHER
+        packed = nothing if whole else sent
+        keys = plan.waiting_tokens[0] if plan.overlap else plan.needed_tokens[2]
+        received = plan.needed_tokens[1] if lands(plan.exchange) else nothing
         return Copies(
-            self._moved_us(packed * self.kv_bytes), self._moved_us(placed * self.kv_bytes), merged
+            self._moved_us(packed * self.kv_bytes),
+            self._moved_us((keys - received) * np.float64(self.kv_bytes)),
+            merged,
+            self._moved_us(returned_bytes(sent, self.setting.model)),
         )
 
     def _moved_us(self, moved_bytes: Clock) -> Clock:
@@ -146,14 +152,12 @@ class PlanCosts:
         return self.setting.profile.copies.us_array(moved_bytes, np.zeros(self.plan.cp), "in-place")
 
     def _sent_tokens(self) -> Clock:
-        """Return the tokens that each rank puts into its send buffer, once for each receiver.
-
-        Of two levels that is the first; the second's is packed in between, see `two_levels`.
-        """
+        """Return the tokens that each rank sends or passes on, once for each receiver."""
         if self.plan.exchange is Exchange.ALL_TO_ALL_NEEDED:
             return self.plan.needed_tokens[0].astype(np.float64)
         if self.plan.exchange is Exchange.ALL_TO_ALL_TWO_LEVEL:
-            return self.plan.two_level_tokens[0].astype(np.float64)
+            across_sent, _, inside_sent, _ = self.plan.two_level_tokens
+            return (across_sent + inside_sent).astype(np.float64)
         if self.plan.exchange is Exchange.ALL_GATHER_NON_LAST:
             return self.plan.non_last_tokens.astype(np.float64)
         return self.plan.rank_tokens.astype(np.float64)

@@ -166,7 +166,7 @@ class _Run:
         if self.plan.overlap:
             line.run(Kind.BACKWARD, _OWN, self.costs.slowed(own, exchange_us))
             line.run(Kind.MERGE, "add dQ", copies.merged)
-        line.run(Kind.COPIES, "place dKV", copies.packed, after=arrived)
+        line.run(Kind.COPIES, "add dKV", copies.returned, after=arrived)
 
     def _exchange(self, what: str, us: float, packed: Clock) -> Clock:
         """Queue the exchange of `what`, in one step or in two; return when it has ended, [cp]."""

@@ -5,12 +5,12 @@
     time    = power mean over ranks of predicted time / mean of undivided documents, exponent 8
     excess  = 2-norm over ranks of what pairs or tiles exceed their slack by
 
-A rank's time is its attention, its copies, and what of the exchange its local attention (of pieces
-that begin a document, which wait for nothing) is too short to hide, forward and backward. High
-norms lean towards the worst rank, which is what counts in the end, and still see progress on the
-others; the worst alone would leave most moves without any effect to judge them by. Tokens that a
-rank has too many or too few would have to travel as heads of documents, received back by the one
-and sent by the other: they count as traffic, those beyond a tile `token_weight` times more.
+A rank's time is its attention, its copies, and what of the exchange the attention to own keys,
+which waits for nothing, is too short to hide, forward and backward. High norms lean towards the
+worst rank, which is what counts in the end, and still see progress on the others; the worst alone
+would leave most moves without any effect to judge them by. Tokens that a rank has too many or too
+few would have to travel as heads of documents, received back by the one and sent by the other: they
+count as traffic, those beyond a tile `token_weight` times more.
 """
 
 import numpy as np
@@ -22,7 +22,6 @@ from flashcp.search.weights import (
     COPY_US,
     EXCHANGE_TOKEN_US,
     EXCHANGE_US,
-    JOINED,
     LOCAL,
     MEAN_TOKENS,
     PAIRS,
@@ -33,6 +32,7 @@ from flashcp.search.weights import (
     PER_TRAFFIC,
     PIECE_WEIGHT,
     RECEIVED,
+    RETURN_US,
     SENT,
     TILES,
     TILES_SLACK,
@@ -108,7 +108,7 @@ def time_energy(loads: Floats, weights: Floats) -> float:
         local = loads[rank, LOCAL]
         exposed = max(exchange_us - local, 0.0)
         exposed += max(exchange_us - weights[BACKWARD] * local, 0.0)
-        copies = weights[COPY_US] * (loads[rank, SENT] + loads[rank, JOINED])
+        copies = weights[RETURN_US] * loads[rank, SENT] - weights[COPY_US] * loads[rank, RECEIVED]
         total += _eighth_power((loads[rank, TIME] + copies + exposed) * weights[PER_TIME])
     return float(weights[TIME_WEIGHT] * np.sqrt(np.sqrt(np.sqrt(total / ranks))))
 

@@ -20,7 +20,7 @@ from flashcp.exchange import (
     waiting_tokens,
 )
 from flashcp.exchange_times import needed_exchange, two_level_exchange
-from flashcp.plan_costs import merged_bytes, placed_tokens
+from flashcp.plan_costs import lands, merged_bytes, returned_bytes
 from flashcp.strategies._shards import columns
 
 if TYPE_CHECKING:
@@ -59,10 +59,10 @@ class Option:
 
 @dataclass(frozen=True)
 class _Way:
-    """An exchange of a placement: what each rank packs, its time each way, its traffic."""
+    """An exchange of a placement: what each rank sends, its time each way, its traffic."""
 
     exchange: Exchange
-    packed_tokens: "Clock"
+    sent_tokens: "Clock"
     forward_us: float
     backward_us: float
     moved_tokens: float
@@ -85,33 +85,37 @@ def options(
     one, two = _attention(rank, start, stop, cp, setting)
     sent, received, joined = needed_tokens(document, rank, start, stop, cp)
     non_last = non_last_tokens(lengths, document, rank, start, stop, cp)
-    tokens = -(-int(lengths.sum(dtype=np.int64)) // cp)  # of the ranks that hold most
+    tokens = np.bincount(rank, stop - start, cp).astype(np.int64) if cp > 1 else np.zeros(1, int)
     per_node = setting.profile.network.per_node(cp, setting.ranks_per_node)
     needed = float(max(sent.max(), received.max()))
     ways = [
         _needed(rows, cp, per_node, setting, needed, sent),
-        _gathered(Exchange.ALL_GATHER_NON_LAST, int(non_last.max()), non_last, cp, setting),
-        # Moves most, but from where KV lies: nothing is packed.
-        _gathered(Exchange.ALL_GATHER, tokens, np.zeros(cp, dtype=np.int64), cp, setting),
+        _gathered(Exchange.ALL_GATHER_NON_LAST, non_last, cp, setting),
+        _gathered(Exchange.ALL_GATHER, tokens, cp, setting),
     ]
     if 1 < per_node < cp:
         ways.append(_two_level(rows, cp, per_node, setting))
-    kv_bytes = setting.model.kv_bytes_per_token
-    copies = setting.profile.copies
+    kv_bytes = np.float64(setting.model.kv_bytes_per_token)
     nothing = np.zeros(cp)
+
+    def copies_us(moved_bytes: "Clock") -> "Clock":
+        return setting.profile.copies.us_array(moved_bytes, nothing, "in-place")
+
     prefix, waiting = waiting_tokens(rank, start, stop, cp)
-    merged = copies.us_array(merged_bytes(waiting, setting.model), nothing, "in-place")
-    joined_us = copies.us_array(joined.astype(np.float64) * kv_bytes, nothing, "in-place")
+    merged = copies_us(merged_bytes(waiting, setting.model))
+    landed = copies_us((joined - received) * kv_bytes), copies_us((prefix - received) * kv_bytes)
+    placed = copies_us(joined * kv_bytes), copies_us(prefix * kv_bytes)
     factor = setting.profile.overlap_factor.value
     found = []
     for way in ways:
-        packed = copies.us_array(way.packed_tokens * kv_bytes, nothing, "in-place")
-        placed = placed_tokens(way.exchange, prefix, received) * kv_bytes
-        placed_us = copies.us_array(placed, nothing, "in-place")
+        packs = way.exchange is Exchange.ALL_GATHER_NON_LAST
+        packed = copies_us(way.sent_tokens * kv_bytes) if packs else nothing
+        returned = copies_us(returned_bytes(way.sent_tokens, setting.model))
+        together, apart = landed if lands(way.exchange) else placed
         times = (way.forward_us, way.backward_us)
         totals = (
-            _together_us(one, packed, joined_us, times),
-            _apart_us(two, packed, placed_us, merged, times, factor),
+            _together_us(one, packed, together, returned, times),
+            _apart_us(two, packed, apart, merged, returned, times, factor),
         )
         for overlap, total in enumerate(totals):
             found.append(
@@ -142,8 +146,8 @@ def _needed(
         across = across_tokens(document, rank, start, stop, cp, per_node)
         together, most = float(across[0].sum()), float(max(across[0].max(), across[1].max()))
     us = needed_exchange(largest_tokens, most, cp, setting).us
-    packed = sent.astype(np.float64)
-    return _Way(Exchange.ALL_TO_ALL_NEEDED, packed, us, us, largest_tokens, together)
+    out = sent.astype(np.float64)
+    return _Way(Exchange.ALL_TO_ALL_NEEDED, out, us, us, largest_tokens, together)
 
 
 def _two_level(rows: "Rows", cp: int, per_node: int, setting: "Setting") -> _Way:
@@ -153,7 +157,7 @@ def _two_level(rows: "Rows", cp: int, per_node: int, setting: "Setting") -> _Way
     sent, received = tokens[0] + tokens[2], tokens[1] + tokens[3]
     return _Way(
         Exchange.ALL_TO_ALL_TWO_LEVEL,
-        tokens[0].astype(np.float64),
+        sent.astype(np.float64),
         us,
         us,
         float(max(sent.max(), received.max())),
@@ -162,14 +166,9 @@ def _two_level(rows: "Rows", cp: int, per_node: int, setting: "Setting") -> _Way
     )
 
 
-def _gathered(
-    exchange: Exchange,
-    largest_tokens: int,
-    packed_tokens: "NDArray[np.int64]",
-    cp: int,
-    setting: "Setting",
-) -> _Way:
+def _gathered(exchange: Exchange, sent: "NDArray[np.int64]", cp: int, setting: "Setting") -> _Way:
     forward_us = backward_us = 0.0
+    largest_tokens = int(sent.max())
     if cp > 1 and largest_tokens > 0:
         total_bytes = float(cp * largest_tokens) * setting.model.kv_bytes_per_token
         forward_us, backward_us = (
@@ -180,9 +179,8 @@ def _gathered(
         )
     per_node = setting.profile.network.per_node(cp, setting.ranks_per_node)
     together, _ = across_uniform(exchange, largest_tokens, cp, per_node)
-    packed = packed_tokens.astype(np.float64)
     moved = float((cp - 1) * largest_tokens)
-    return _Way(exchange, packed, forward_us, backward_us, moved, together)
+    return _Way(exchange, sent.astype(np.float64), forward_us, backward_us, moved, together)
 
 
 def _attention(
@@ -212,13 +210,17 @@ def _attention(
 
 
 def _together_us(
-    attention: "list[Clock]", packed: "Clock", joined: "Clock", exchange: tuple[float, float]
+    attention: "list[Clock]",
+    packed: "Clock",
+    placed: "Clock",
+    returned: "Clock",
+    exchange: tuple[float, float],
 ) -> float:
     """Return the slowest rank's forward and backward where all attention waits."""
     arrived = packed.max() + exchange[0]
-    began = float((arrived + joined + attention[0]).max())
-    arrived = (began + attention[1] + joined).max() + exchange[1]
-    return float(arrived + packed.max())
+    began = float((arrived + placed + attention[0]).max())
+    arrived = (began + attention[1] + placed).max() + exchange[1]
+    return float(arrived + returned.max())
 
 
 def _apart_us(
@@ -226,6 +228,7 @@ def _apart_us(
     packed: "Clock",
     placed: "Clock",
     merged: "Clock",
+    returned: "Clock",
     exchange: tuple[float, float],
     factor: float,
 ) -> float:
@@ -237,7 +240,7 @@ def _apart_us(
     gone = began + rest_back + placed
     arrived = gone.max() + exchange[1]
     ready = gone + _slowed(own_back, exchange[1], factor) + merged
-    return float((np.maximum(ready, arrived) + packed).max())
+    return float((np.maximum(ready, arrived) + returned).max())
 
 
 def _slowed(us: "Clock", exchange_us: float, factor: float) -> "Clock":

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from flashcp.search.state import CUTS, NEXT, ORDER, RANK, SEEN, STAMP, START, STOP, Ints
 from flashcp.search.weights import (
-    JOINED,
+    COPY_US,
     KEY_TILE_US,
     LOCAL,
     LOCAL_ROW_US,
     LOCAL_TILE_US,
+    MERGE_US,
     PAIRS,
     RECEIVED,
     ROW_US,
@@ -52,16 +53,27 @@ def tiles_of(start: int, stop: int) -> tuple[float, float]:
 def add_piece(
     loads: Floats, rank: int, start: int, stop: int, sign: float, weights: Floats
 ) -> None:
-    """Add (or with sign -1 take away) what one piece costs by itself."""
+    """Add (or with sign -1 take away) what one piece costs by itself.
+
+    Its own keys are attended to in one call, what precedes it in another whose output is merged and
+    whose keys are copied, less those received (`add_exchange`), which land in their place.
+    """
     tiles, rows = tiles_of(start, stop)
-    keys = (stop + TILE - 1) // TILE
-    us = weights[TILE_US] * tiles + weights[ROW_US] * rows + weights[KEY_TILE_US] * keys
+    own, _ = tiles_of(0, stop - start)
+    before = (start + TILE - 1) // TILE
+    waits = 1.0 if start > 0 else 0.0
+    us = (
+        weights[TILE_US] * (own + rows * before)
+        + weights[ROW_US] * rows * (1.0 + waits)
+        + weights[KEY_TILE_US] * (rows + before)
+        + weights[COPY_US] * start
+        + weights[MERGE_US] * waits * (stop - start)
+    )
     loads[rank, TOKENS] += sign * (stop - start)
     loads[rank, PAIRS] += sign * pairs_of(start, stop)
     loads[rank, TILES] += sign * tiles
     loads[rank, TIME] += sign * us
-    if start == 0:
-        loads[rank, LOCAL] += sign * (weights[LOCAL_TILE_US] * tiles + weights[LOCAL_ROW_US] * rows)
+    loads[rank, LOCAL] += sign * (weights[LOCAL_TILE_US] * own + weights[LOCAL_ROW_US] * rows)
 
 
 @jit
@@ -87,7 +99,7 @@ def shift_part(
 def add_exchange(
     pool: Ints, first: Ints, counters: Ints, ranks: Ints, document: int, sign: float, loads: Floats
 ) -> None:
-    """Add (or take away) what a document's pieces send, receive and join.
+    """Add (or take away) what a document's pieces send and receive.
 
     Only needed KV travels: a rank needs the document up to the end of its own last piece there; see
     `flashcp.exchange.needed_tokens`.
@@ -112,13 +124,6 @@ def add_exchange(
             ranks[rank, SEEN] = stamp
             loads[rank, SENT] += tokens * later
             loads[rank, RECEIVED] += sign * start
-            # Neighbours on one rank will be joined: what counts is where the whole begins.
-            before = i - 1
-            while before >= 0 and pool[pool[before, ORDER], RANK] == rank:
-                start = pool[pool[before, ORDER], START]
-                before -= 1
-            if start > 0:
-                loads[rank, JOINED] += sign * pool[piece, STOP]
             later += 1
         else:
             loads[rank, SENT] += tokens * (later - 1)

@@ -1,8 +1,9 @@
-"""Runs the search from lengths to a finished placement: seed, stages of annealing, repair.
+"""Runs the search from lengths to a finished placement: seed, stages of annealing, repair, evening.
 
-A first stage is warm and lets tokens differ for some cost, so that long documents find their ranks;
-the next makes differing tokens and work dear. Measured
-effects of each part: docs/research/auto.md.
+A first stage is warm and lets tokens and work differ for some cost, so that long documents find
+their ranks; the next two make that dear. Then tokens are made equal, which costs balance, and work
+is evened out without touching tokens, which regains it. Measured effects of each part:
+docs/research/auto.md.
 """
 
 from functools import cache
@@ -12,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flashcp.search.anneal import anneal
+from flashcp.search.cycles import even_out
 from flashcp.search.loads import Floats
 from flashcp.search.repair import CUTS_A_RANK, repair
 from flashcp.search.seed import adopt, seed
 from flashcp.search.state import CUTS, Ints, copy_rows
-from flashcp.search.weights import BALANCE_WEIGHT, TILE
+from flashcp.search.weights import BALANCE_WEIGHT, PAIRS, TILE
 from flashcp.strategies.flashcp import flashcp_shards
 from groundwork.jit import jit
 from traces.hashing import hashes
@@ -33,9 +35,9 @@ _LEAST_TILES_A_RANK = 16  # ranks of fewer are cut on a finer grid
 # Share of the steps, temperature, token weight and balance weight of each stage.
 _STAGES = np.array(
     [
-        [0.45, 0.0020, 5.0, 2.0],
-        [0.35, 0.0007, 30.0, 4.0],
-        [0.20, 0.0001, 30.0, 20.0],
+        [0.30, 0.0010, 5.0, 1.0],
+        [0.40, 0.0003, 30.0, 4.0],
+        [0.30, 0.0001, 30.0, 20.0],
     ]
 )
 
@@ -133,6 +135,7 @@ def _search(
         )  # fmt: skip
         begin += count
     repair(pool, first, counters, lists, ranks, loads, weights, grid)
+    even_out(pool, first, loads[:, PAIRS].copy(), grid, draws)
     rows = np.empty((pieces, 4), dtype=np.int32)
     count = copy_rows(pool, first, rows)
     return rows[:count].copy()

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 TILE = 128
 
 # Columns of the loads, float64 [ranks, LOADS].
-TOKENS, PAIRS, TILES, TIME, LOCAL, SENT, RECEIVED, JOINED = range(8)
-LOADS = 8
+TOKENS, PAIRS, TILES, TIME, LOCAL, SENT, RECEIVED = range(7)
+LOADS = 7
 
 # Positions in the weights, float64 [WEIGHTS].
 TILE_US = 0  # of walking one 128x128 tile with all heads, forward and backward
@@ -43,11 +43,13 @@ PIECE_WEIGHT = 15  # energy of one more piece
 TOKENS_SLACK = 16  # tokens over or under the mean that weigh no more than their traffic
 LOCAL_TILE_US = 17  # the forward's part of TILE_US
 LOCAL_ROW_US = 18
-BACKWARD = 19  # how much longer the backward of local attention takes
-COPY_US = 20  # of a token sent or joined, both ways
+BACKWARD = 19  # how many times as long the backward takes
+COPY_US = 20  # of a token placed, both ways
 EXCHANGE_US = 21  # of an exchange, one way: what it takes anyway
 EXCHANGE_TOKEN_US = 22  # and for each token of the busiest rank
-WEIGHTS = 23
+MERGE_US = 23  # of a token that waits, both ways
+RETURN_US = 24  # of adding up the gradient of a token sent
+WEIGHTS = 25
 
 _PAIRS_SLACK, _TILES_SLACK = 1.003, 1.007
 _TIME_WEIGHT = 4.0
@@ -93,7 +95,10 @@ def search_weights(
         weights[TILE_US] * walked + (weights[ROW_US] + weights[KEY_TILE_US]) * float(tiles.sum())
     ) / cp
     kv_bytes = setting.model.kv_bytes_per_token
-    weights[COPY_US] = 4 * kv_bytes / setting.profile.copies.memory_bytes_per_us
+    model, memory = setting.model, setting.profile.copies.memory_bytes_per_us
+    weights[COPY_US] = 4 * kv_bytes / memory
+    weights[RETURN_US] = 3 * kv_bytes / memory
+    weights[MERGE_US] = 6 * model.q_heads * model.head_dim * model.dtype_bytes / memory
     if cp > 1:
         few, many = (max(share * tokens.sum(), 1.0) for share in _EXCHANGED)
         first, second = (

@@ -63,14 +63,16 @@ def _joined(costs: PlanCosts, direction: Direction, began_us: float) -> tuple[Cl
     own, rest = costs.attention(direction)
     own = costs.slowed(own, exchange_us)
     if direction == "forward":
+        copied = copies.packed + copies.placed + copies.merged
         packed = began_us + copies.packed
         arrived = packed.max() + exchange_us
         ends = np.maximum(packed + own, arrived) + copies.placed + rest + copies.merged
     else:
+        copied = copies.placed + copies.merged + copies.returned
         packed = began_us + rest + copies.placed
         arrived = packed.max() + exchange_us
-        ends = np.maximum(packed + own + copies.merged, arrived) + copies.packed
-    return np.maximum(ends, arrived), own + rest, copies.packed + copies.placed + copies.merged
+        ends = np.maximum(packed + own + copies.merged, arrived) + copies.returned
+    return np.maximum(ends, arrived), own + rest, copied
 
 
 def _ring(costs: PlanCosts, direction: Direction, began_us: float) -> tuple[Clock, Clock, Clock]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from flashcp.exchange import across_tokens, needed_tokens, two_level_tokens
 from flashcp.planning import default_setting
 from flashcp.search.anneal import anneal
+from flashcp.search.cycles import even_out
 from flashcp.search.energy import energy, strain
 from flashcp.search.loads import pairs_of, tiles_of
 from flashcp.search.nodes import crossing_tokens, gather_on_nodes, pair_tokens
@@ -18,7 +19,6 @@ from flashcp.search.seed import seed
 from flashcp.search.state import CUTS, FREE, SIZE, copy_rows
 from flashcp.search.weights import (
     BALANCE_WEIGHT,
-    JOINED,
     PAIRS,
     RECEIVED,
     SENT,
@@ -59,8 +59,8 @@ def test_loads_and_energy_equal_those_of_the_placement_counted_afresh(pack, cp, 
     for r, _, a, b in rows.tolist():
         expected[r] += (b - a, pairs_of(a, b), tiles_of(a, b)[0])
     np.testing.assert_array_equal(loads[:, [TOKENS, PAIRS, TILES]], expected)
-    exchanged = np.stack(needed_tokens(document, rank, start, stop, cp))
-    np.testing.assert_array_equal(loads[:, [SENT, RECEIVED, JOINED]].T, exchanged)
+    exchanged = np.stack(needed_tokens(document, rank, start, stop, cp)[:2])
+    np.testing.assert_array_equal(loads[:, [SENT, RECEIVED]].T, exchanged)
     assert counters[CUTS] == len(rows) - pack.size
     assert counters[FREE] == pool.shape[0] - len(rows)
     np.testing.assert_array_equal(ranks[:, SIZE], np.bincount(rank, minlength=cp))
@@ -80,6 +80,37 @@ def test_the_repair_makes_tokens_equal_from_any_placement(pack, cp, steps):
     _, weights, _, *state, loads = annealed(pack, cp, steps, False)
     repair(*state, loads, weights, GRID)
     assert loads[:, TOKENS].max() - loads[:, TOKENS].min() <= 1
+
+
+@given(pack=lengths(), cp=st.integers(2, 9), steps=st.integers(0, 200), folded=st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_evening_out_keeps_tokens_shards_and_their_order_and_never_spreads_work(
+    pack, cp, steps, folded
+):
+    _, _, _, pool, first, *_, loads = annealed(pack, cp, steps, folded)
+    rows = np.empty((pool.shape[0], 4), dtype=np.int32)
+    before = rows[: copy_rows(pool, first, rows)].copy()
+    work = loads[:, PAIRS].copy()
+    even_out(pool, first, work, GRID, DRAWS)
+    after = rows[: copy_rows(pool, first, rows)]
+    np.testing.assert_array_equal(after[:, :2], before[:, :2])
+    assert (after[:, 3] > after[:, 2]).all()
+    inner = before[:, 3] != pack_ends(before)
+    np.testing.assert_array_equal(after[~inner, 3], before[~inner, 3])
+    assert ((after[inner, 3] - before[inner, 3]) % GRID == 0).all()
+    for rows_then, pairs in ((before, loads[:, PAIRS]), (after, work)):
+        rank, _, start, stop = rows_then.T
+        np.testing.assert_array_equal(np.bincount(rank, stop - start, cp), loads[:, TOKENS])
+        again = np.bincount(rank, [pairs_of(a, b) for _, _, a, b in rows_then.tolist()], cp)
+        np.testing.assert_array_equal(again, pairs)
+    assert work.std() <= loads[:, PAIRS].std() * (1 + 1e-12)
+
+
+def pack_ends(rows: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Return the end of each shard's document."""
+    ends = np.zeros(rows[:, 1].max() + 1, dtype=np.int32)
+    np.maximum.at(ends, rows[:, 1], rows[:, 3])
+    return ends[rows[:, 1]]
 
 
 def test_cuts_fall_on_tiles_but_for_one_row_a_rank():
