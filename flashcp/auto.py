@@ -70,7 +70,7 @@ def auto_plan(
         if rule.exchange is Exchange.RING:
             candidates = _ring(rule, checked, cp, setting, limit)
         elif _fewest_us(rule, checked, cp, setting) <= limit:
-            candidates = options(rule.shards(checked, cp), checked, cp, setting)
+            candidates = options(rule.shards(checked, cp), checked, cp, setting, limit_us=limit)
         else:
             continue
         own = [o.total_us for o in candidates if o.exchange is rule.exchange and not o.overlap]
@@ -108,18 +108,19 @@ def _ring(
     """Predict a ring strategy where it could be within `limit_us`.
 
     Its steps are one after another, each at least as long as its transfer; backward passes on KV
-    and dKV, and once more.
+    and, in float32, dKV.
     """
     tokens = int(lengths.sum(dtype=np.int64))
     moved = float(tokens) * (cp - 1) / cp
     if cp > 1:
-        step = setting.profile.collective_us(
-            "send_recv",
-            float(-(-tokens // cp) * setting.model.kv_bytes_per_token),
-            cp,
-            ranks_per_node=setting.ranks_per_node,
-        )
-        if 2 * (cp - 1) * step.us > limit_us:
+        kv_bytes = float(-(-tokens // cp) * setting.model.kv_bytes_per_token)
+        fewest_us = 0.0
+        for share in (1.0, 1.0 + 4 / setting.model.dtype_bytes):
+            step = setting.profile.collective_us(
+                "send_recv", kv_bytes * share, cp, ranks_per_node=setting.ranks_per_node
+            )
+            fewest_us += (cp - 1) * step.us
+        if fewest_us > limit_us:
             return []
     rows = rule.shards(lengths, cp)
     option = Option(rows, Exchange.RING, False, np.inf, moved)

@@ -71,7 +71,12 @@ class _Way:
 
 
 def options(
-    rows: "Rows", lengths: "NDArray[np.int32]", cp: int, setting: "Setting"
+    rows: "Rows",
+    lengths: "NDArray[np.int32]",
+    cp: int,
+    setting: "Setting",
+    *,
+    limit_us: float = np.inf,
 ) -> list[Option]:
     """Predict every way to run a placement.
 
@@ -80,9 +85,13 @@ def options(
         lengths: tokens of each packed document, [documents].
         cp: CP degree.
         setting: hardware and model shape; its copies are in place, as `auto`'s are.
+        limit_us: return nothing where the attention of one rank alone takes longer.
     """
     rank, document, start, stop = columns(rows)
     one, two = _attention(rank, start, stop, cp, setting)
+    apart = sum(own + rest for own, rest in two)
+    if min((one[0] + one[1]).max(), np.max(apart)) > limit_us:
+        return []
     sent, received, joined = needed_tokens(document, rank, start, stop, cp)
     non_last = non_last_tokens(lengths, document, rank, start, stop, cp)
     tokens = np.bincount(rank, stop - start, cp).astype(np.int64) if cp > 1 else np.zeros(1, int)
@@ -111,11 +120,11 @@ def options(
         packs = way.exchange is Exchange.ALL_GATHER_NON_LAST
         packed = copies_us(way.sent_tokens * kv_bytes) if packs else nothing
         returned = copies_us(returned_bytes(way.sent_tokens, setting.model))
-        together, apart = landed if lands(way.exchange) else placed
+        joined_us, prefix_us = landed if lands(way.exchange) else placed
         times = (way.forward_us, way.backward_us)
         totals = (
-            _together_us(one, packed, together, returned, times),
-            _apart_us(two, packed, apart, merged, returned, times, factor),
+            _together_us(one, packed, joined_us, returned, times),
+            _apart_us(two, packed, prefix_us, merged, returned, times, factor),
         )
         for overlap, total in enumerate(totals):
             found.append(
