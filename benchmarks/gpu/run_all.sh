@@ -79,14 +79,16 @@ step tests 120 "$python" -m pytest -m gpu tests/executor/test_kernels.py tests/e
 
 # Several ranks on the one GPU: correctness and bytes, never speed. Ranks of different host ids are
 # connected by sockets, as if on different nodes, whatever the NCCL; from 2.30 it can also share a GPU.
-run_words=(wlb-llm --device cuda --nproc 4 --context 16k --hardware "$hardware" --warmups 1 --repetitions 3 --timeout 30 --json)
+run_words=(wlb-llm --device cuda --context 16k --hardware "$hardware" --warmups 1 --repetitions 3 --timeout 30 --json)
 for gradients in all-to-all reduce-scatter; do
+  # As one word: torchrun would look for options of its own among them.
+  words=$(printf '%q ' "${flashcp[@]}" run "${run_words[@]}" --gradients "$gradients" \
+    --results "$out/nccl-hosts-$gradients.nccl.json")
   step "nccl-hosts-$gradients" 60 env NCCL_IB_DISABLE=1 "$python" -m torch.distributed.run --standalone \
-    --nproc-per-node 4 --no-python bash -c 'NCCL_HOSTID="rank$RANK" exec "$@"' rank "${flashcp[@]}" run \
-    "${run_words[@]}" --gradients "$gradients" --results "$out/nccl-hosts-$gradients.nccl.json"
+    --nproc-per-node 4 --no-python bash -c "NCCL_HOSTID=rank\$RANK exec $words"
 done
 if [[ $(printf '%s\n' 2.30 "$nccl" | sort -V | head -n 1) == 2.30 && $nccl != unknown ]]; then
-  step nccl-shared 60 env NCCL_MULTI_RANK_GPU_ENABLE=1 "${flashcp[@]}" run "${run_words[@]}" \
+  step nccl-shared 60 env NCCL_MULTI_RANK_GPU_ENABLE=1 "${flashcp[@]}" run "${run_words[@]}" --nproc 4 \
     --results "$out/nccl-shared.nccl.json"
 fi
 step bare-attention 50 "$python" benchmarks/gpu/bare_attention.py "$out/bare-attention.json"

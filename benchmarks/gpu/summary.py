@@ -38,10 +38,12 @@ def main(folder: Path) -> None:
 
 
 def steps(folder: Path) -> list[str]:
-    """Return the steps that were not done."""
+    """Return the GPU, the steps that failed, and those that were left out."""
     path = folder / "steps.txt"
     said = path.read_text().splitlines() if path.exists() else []
-    return [line for line in said if ": done" not in line]
+    late = [line.split(":")[0] for line in said if ": left out" in line]
+    found = [line for line in said if ": done" not in line and ": left out" not in line]
+    return found + ([f"left out for want of time: {', '.join(late)}"] if late else [])
 
 
 def lines(name: str, document: dict) -> list[str]:
