@@ -70,7 +70,7 @@ def print_calibration(
     console.print(f"{len(profile.points):,} points measured{again}")
     if p.held_out:
         console.print(Text("Errors on points left out of the fit", style="bold"))
-        console.print_whole(_errors(profile))
+        console.print(_errors(profile))
     for figure, name in (
         (profile.overlap_factor, "attention slows beside an exchange"),
         (profile.copies.memory_share, "copies of picked rows reach, of contiguous ones"),

@@ -17,7 +17,10 @@ class Terminal(Console):
         raise BrokenPipeError
 
     def print_whole(self, table: Table) -> None:
-        """Print `table` at its own width; a narrower terminal wraps its lines, cutting nothing."""
+        """Print `table` at its own width; a narrower terminal wraps its lines, cutting nothing.
+
+        For tables of numbers; those with columns of words fold the words and need only `print`.
+        """
         unbounded = self.options.update_width(_WIDE)
         needed = Measurement.get(self, unbounded, table).maximum
         before = self.width
