@@ -100,6 +100,23 @@ def test_lower_precision_stays_near_the_kernels_own_error(dtype, packs):
                 assert rms_error(one, exact) <= 2 * allowed, (plan.strategy, lengths)
 
 
+def test_on_packs_of_a_thousand_tokens_the_largest_error_too_is_within_twice_the_kernels():
+    """Of the tens of tokens of the packs above it varies by chance: 1.2% exceed, by up to 4 times.
+
+    There the kernel's own largest error is of one number in a few hundred, a matter of luck.
+    """
+    rng = np.random.default_rng(8)
+    for cp in (2, 4):
+        lengths = np.array([700, 350, 120, 30], dtype=np.int32)
+        inputs = draw(rng, 1200, (4, 2, 64), torch.bfloat16)
+        true = alone(ORACLE, lengths, *inputs)
+        own = alone(CpuKernel(), lengths, *inputs)
+        for plan in all_plans(rng, lengths, cp):
+            for one, exact, single in zip(emulated(plan, *inputs)[0], true, own, strict=True):
+                allowed = 2 * relative_error(single, exact)
+                assert relative_error(one, exact) <= allowed, plan.strategy
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("copies", ["published", "in-place"])
 @pytest.mark.parametrize("gradients", ["all-to-all", "reduce-scatter"])

@@ -14,8 +14,9 @@ from executor import RunError, attention, prepare, shard
 from executor.kernels import ORACLE, Segments, relative_error, rms_error, select
 from executor.planned import planned_bytes
 from executor.transport import Transport
+from flashcp.exchange import Exchange
 from flashcp.strategies import shard as make_plan
-from tests.executor.packs import all_plans, random_lengths
+from tests.executor.packs import all_plans, random_lengths, scattered_plan
 from tests.executor.ranks import run_ranks
 
 PACKS = 28
@@ -31,6 +32,7 @@ def everything(rank):
     packs_in_double_precision(rank, groups)
     lower_precision(rank, groups)
     every_way_home(rank, groups[4])
+    two_nodes_of_two(rank, groups[4])
     subgroup_of_other_ranks(rank)
     documents_apart(rank, groups[4])
     gradients_accumulate_over_layers(rank, groups[4])
@@ -121,6 +123,46 @@ def every_way_home(rank, group):
     way = "reduce-scatter" if rank == 1 else "all-to-all"
     line = refusal(lambda: distributed(plan, rank, group, inputs, gradients=way))
     assert line == "rank 1 has gradients by reduce-scatter, rank 0 gradients by all-to-all"
+
+
+class Counting(Transport):
+    """Counts what goes to ranks of this node and of others, two ranks a node."""
+
+    def __init__(self, group):
+        super().__init__(group)
+        self.across_bytes = self.inside_bytes = 0
+
+    def _exchanged(self, messages):
+        for peer, rows in messages.sends:
+            if peer // 2 == self.rank // 2:
+                self.inside_bytes += rows.numel() * rows.element_size()
+            else:
+                assert peer % 2 == self.rank % 2  # along the rail
+                self.across_bytes += rows.numel() * rows.element_size()
+        return super()._exchanged(messages)
+
+
+def two_nodes_of_two(rank, group):
+    rng = np.random.default_rng(15)
+    crossed = 0
+    for index in range(8):
+        lengths = random_lengths(rng, most_tokens=200)
+        inputs = draw(lengths, (4, 2, 8), index)
+        true = alone(ORACLE, lengths, *inputs)
+        way = scattered_plan(
+            rng, lengths, RANKS, Exchange.ALL_TO_ALL_NEEDED, overlap=bool(index % 2)
+        )
+        plan = replace(way, exchange=Exchange.ALL_TO_ALL_TWO_LEVEL, ranks_per_node=2)
+        transport = Counting(group)
+        for one, exact in zip(distributed(plan, rank, group, inputs, transport), true, strict=True):
+            assert relative_error(one, shard(exact, plan, rank)) <= 1e-10, (plan, lengths)
+        # Backward every message goes the other way: what was received is sent.
+        sent, received, inside_sent, inside_received = (t[rank] for t in plan.two_level_tokens)
+        kv_bytes = 2 * 2 * 8 * 8
+        assert transport.across_bytes == (sent + received) * kv_bytes
+        assert transport.inside_bytes == (inside_sent + inside_received) * kv_bytes
+        crossed += transport.across_bytes
+    assert crossed > 0
 
 
 def subgroup_of_other_ranks(rank):
