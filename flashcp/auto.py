@@ -22,7 +22,7 @@ from flashcp.search.evaluate import Option, options
 from flashcp.search.nodes import gather_on_nodes
 from flashcp.search.placement import find_placement
 from flashcp.search.weights import search_weights
-from flashcp.strategies import AUTO, STRATEGIES, check_cp, check_lengths
+from flashcp.strategies import AUTO, FLASHCP, STRATEGIES, check_cp, check_lengths
 from flashcp.strategies._shards import columns
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ def auto_plan(
     if not 0 <= effort <= MOST_EFFORT:
         raise PlanError(f"plan effort {effort!r} is not in 0..{MOST_EFFORT:.0f}")
     weights = search_weights(checked, cp, setting)
-    placement = find_placement(checked, cp, weights, effort)
+    whole = STRATEGIES[FLASHCP].shards(checked, cp)  # where the search starts too; made once
+    placement = find_placement(checked, cp, weights, effort, others=whole)
     per_node = setting.profile.network.per_node(cp, setting.ranks_per_node)
     found = options(gather_on_nodes(placement, cp, per_node), checked, cp, setting)
     if 1 < per_node < cp:
@@ -70,7 +71,8 @@ def auto_plan(
         if rule.exchange is Exchange.RING:
             candidates = _ring(rule, checked, cp, setting, limit)
         elif _fewest_us(rule, checked, cp, setting) <= limit:
-            candidates = options(rule.shards(checked, cp), checked, cp, setting, limit_us=limit)
+            rows = whole if rule.name == FLASHCP else rule.shards(checked, cp)
+            candidates = options(rows, checked, cp, setting, limit_us=limit)
         else:
             continue
         own = [o.total_us for o in candidates if o.exchange is rule.exchange and not o.overlap]

@@ -42,7 +42,14 @@ _STAGES = np.array(
 )
 
 
-def find_placement(lengths: NDArray[np.int32], cp: int, weights: Floats, effort: float) -> "Rows":
+def find_placement(
+    lengths: NDArray[np.int32],
+    cp: int,
+    weights: Floats,
+    effort: float,
+    *,
+    others: "Rows | None" = None,
+) -> "Rows":
     """Search for a placement of one pack with equal tokens.
 
     Args:
@@ -51,6 +58,7 @@ def find_placement(lengths: NDArray[np.int32], cp: int, weights: Floats, effort:
         weights: from `flashcp.search.weights.search_weights`.
         effort: budget in units of STEPS_A_RANK steps a rank, fewer beyond 8 ranks; 0 only seeds
             and repairs.
+        others: FlashCP's canonical shards of the pack, to start from as well; None makes them.
 
     Returns:
         Canonical shards, int32 [shards, 4]: rank, document, start, stop. The same placement, but
@@ -58,7 +66,12 @@ def find_placement(lengths: NDArray[np.int32], cp: int, weights: Floats, effort:
     """
     order = np.argsort(-lengths.astype(np.int64), kind="stable")
     falling = lengths[order]
-    others = flashcp_shards(falling, cp)
+    if others is None:
+        others = flashcp_shards(lengths, cp)
+    place = np.empty_like(order)
+    place[order] = np.arange(order.size)
+    others = others.copy()
+    others[:, 1] = place[others[:, 1]]
     rows = _search(
         falling.astype(np.int64),
         cp,

@@ -39,6 +39,7 @@ class Strategy:
     exchange: Exchange
 
 
+FLASHCP = "flashcp"
 STRATEGIES = {
     strategy.name: strategy
     for strategy in (
@@ -46,7 +47,7 @@ STRATEGIES = {
         Strategy("zigzag", "Ring Attention, zigzag", zigzag_shards, Exchange.RING),
         Strategy("per-seq", "Llama 3", per_seq_shards, Exchange.ALL_GATHER),
         Strategy("per-doc", "WLB-LLM", zigzag_shards, Exchange.ALL_GATHER),
-        Strategy("flashcp", "FlashCP", flashcp_shards, Exchange.ALL_GATHER_NON_LAST),
+        Strategy(FLASHCP, "FlashCP", flashcp_shards, Exchange.ALL_GATHER_NON_LAST),
     )
 }
 AUTO = "auto"
