@@ -36,34 +36,63 @@ def work_of(start: int, stop: int) -> int:
     return (stop - start) * (start + stop + 1) // 2
 
 
-@jit_as("Tuple((i8, b1))(i4[:,::1], i8, i8, i8, i8, i8, i8, f8, i8)")
+@jit_as("Tuple((i8, b1))(i4[:,::1], i8[::1], i8, i8, i8, i8, f8, i8)")
 def _cheapest_cut(
     rows: Rows,
-    fixed: int,
-    count: int,
-    giver: int,
+    following: NDArray[np.int64],
+    first: int,
     amount: int,
     giver_work: int,
     taker_work: int,
     mean_work: float,
     share: int,
 ) -> tuple[int, bool]:
-    """Choose the shard of `giver` to cut, and whether its head (or its tail) moves."""
+    """Choose the shard to cut, of those from `first` on, and whether its head (or tail) moves."""
     best = -1
     best_head = False
     best_cost = np.inf
-    for i in range(fixed, count):
-        if rows[i, 0] != giver:
-            continue
+    i = first
+    while i >= 0:
         start, stop = rows[i, 2], rows[i, 3]
         for head in (True, False):
             cut = start + amount if head else stop - amount
             moved = work_of(start, cut) if head else work_of(cut, stop)
             larger = max(giver_work - moved, taker_work + moved)
             cost = larger / mean_work + (cut - start) / share
-            if cost < best_cost:
+            if cost < best_cost or (cost == best_cost and i < best):
                 best, best_head, best_cost = i, head, cost
+        i = following[i]
     return best, best_head
+
+
+@jit_as("i8(i4[:,::1], i8[::1], i8, i8)")
+def _longest_that_fits(rows: Rows, following: NDArray[np.int64], first: int, amount: int) -> int:
+    """Return the longest shard of at most `amount` tokens from `first` on; -1 if none is."""
+    best = -1
+    longest = 0
+    i = first
+    while i >= 0:
+        size = rows[i, 3] - rows[i, 2]
+        if size <= amount and (size > longest or (size == longest and i < best)):
+            best, longest = i, size
+        i = following[i]
+    return best
+
+
+@jit_as("void(i8[::1], i8[::1], i8, i8, i8)")
+def _hand_over(
+    first: NDArray[np.int64], following: NDArray[np.int64], shard: int, giver: int, taker: int
+) -> None:
+    """Move a shard from the giver's list to the taker's."""
+    if first[giver] == shard:
+        first[giver] = following[shard]
+    else:
+        before = first[giver]
+        while following[before] != shard:
+            before = following[before]
+        following[before] = following[shard]
+    following[shard] = first[taker]
+    first[taker] = shard
 
 
 @jit_as("i8(i4[:,::1], i8, i8, i8[::1], i8[::1], i8[::1])")
@@ -78,10 +107,16 @@ def _equalise(
     """Move documents and cuts from ranks with a surplus to ranks with a lack until none is left.
 
     Each step empties a surplus, fills a lack or moves a whole document into a lack, which is never
-    overfilled: so this ends after at most 2N cuts.
+    overfilled: so this ends after at most 2N cuts. Shards are listed by rank, so that a step looks
+    at the giver's alone.
     """
     mean_work = work.sum() / work.size
     share = max(targets.max(), 1)
+    first = np.full(work.size, -1, dtype=np.int64)
+    following = np.full(rows.shape[0], -1, dtype=np.int64)
+    for i in range(fixed, count):
+        following[i] = first[rows[i, 0]]
+        first[rows[i, 0]] = i
     while True:
         giver = int(np.argmax(tokens - targets))
         surplus = tokens[giver] - targets[giver]
@@ -92,20 +127,15 @@ def _equalise(
             if tokens[r] < targets[r] and (taker < 0 or work[r] < work[taker]):
                 taker = r
         amount = min(surplus, targets[taker] - tokens[taker])
-        whole = -1
-        for i in range(fixed, count):
-            if rows[i, 0] != giver:
-                continue
-            size = rows[i, 3] - rows[i, 2]
-            if size <= amount and (whole < 0 or size > rows[whole, 3] - rows[whole, 2]):
-                whole = i
+        whole = _longest_that_fits(rows, following, first[giver], amount)
         if whole >= 0:
             moved = work_of(rows[whole, 2], rows[whole, 3])
             amount = rows[whole, 3] - rows[whole, 2]
             rows[whole, 0] = taker
+            _hand_over(first, following, whole, giver, taker)
         else:
             i, head = _cheapest_cut(
-                rows, fixed, count, giver, amount, work[giver], work[taker], mean_work, share
+                rows, following, first[giver], amount, work[giver], work[taker], mean_work, share
             )
             start, stop = rows[i, 2], rows[i, 3]
             cut = start + amount if head else stop - amount
@@ -116,6 +146,8 @@ def _equalise(
             rows[count, 3] = cut if head else stop
             rows[i, 2] = cut if head else start
             rows[i, 3] = stop if head else cut
+            following[count] = first[taker]
+            first[taker] = count
             count += 1
         tokens[giver] -= amount
         tokens[taker] += amount
