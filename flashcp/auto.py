@@ -91,8 +91,9 @@ def _fewest_us(
 ) -> float:
     """Return a time that a strategy's plan is not below, before its shards are made.
 
-    Per-Doc makes up to 2N shards a document, each at least a tile for every head that walks keys:
-    on thousands of short documents that alone rules it out, and making them would take longest.
+    Per-Doc makes up to 2N shards a document, each at least a tile of queries and one of keys for
+    every head: on thousands of short documents that alone rules it out, and making them would take
+    longest.
     """
     if rule.name != "per-doc":
         return 0.0
@@ -100,7 +101,8 @@ def _fewest_us(
     tiles = 0.0
     for direction in DIRECTIONS:
         p = setting.attention_parameters(direction)
-        tiles += float(p[kernel.QUERY_TILE_US] * p[kernel.HEADS] / p[kernel.SMS])
+        walked_us = 0.0 if p[kernel.BLOCKED] else p[kernel.KV_TILE_US]
+        tiles += float((p[kernel.QUERY_TILE_US] + walked_us) * p[kernel.HEADS] / p[kernel.SMS])
     return shards * tiles
 
 
