@@ -39,6 +39,11 @@ class Collective:
     send: Tensor
     recv: Tensor
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a GPU's streams carry it."""
+        return self.send.is_cuda
+
     def sent_bytes(self, rank: int, ranks: int) -> int:  # noqa: ARG002 - alike on every rank
         """Return the bytes that leave `rank`; what it keeps for itself does not count."""
         bytes_ = self.send.numel() * self.send.element_size()
@@ -60,6 +65,11 @@ class Messages:
 
     sends: Sequence[tuple[int, Tensor]]
     recvs: Sequence[tuple[int, Tensor]]
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a GPU's streams carry any; False where there is none."""
+        return any(rows.is_cuda for _, rows in (*self.sends, *self.recvs))
 
     def sent_bytes(self, rank: int, ranks: int) -> int:  # noqa: ARG002 - as of a collective
         """Return the bytes that leave `rank`."""

@@ -69,7 +69,7 @@ class Transport:
         first = self._begun(request.transfers)
         if request.then is None:
             return first
-        if dist.get_backend(self.group) != "nccl":
+        if not any(transfer.on_gpu for transfer in request.transfers):
             first.wait()
             return self._begun([request.then()])
         side = self._side = self._side or torch.cuda.Stream()  # type: ignore[no-untyped-call]
@@ -78,7 +78,7 @@ class Transport:
         with torch.cuda.stream(side):
             first.wait()
             second = self._begun([request.then()])
-        # What this rank keeps arrived with the first ones.
+        # What stays on this rank arrived with the first ones.
         return Ticket([*first.work, *second.work], [*first.transfers, *second.transfers])
 
     def _begun(self, transfers: Sequence[Transfer]) -> Ticket:
