@@ -35,9 +35,9 @@ _LEAST_TILES_A_RANK = 16  # ranks of fewer are cut on a finer grid
 # Share of the steps, temperature, token weight and balance weight of each stage.
 _STAGES = np.array(
     [
-        [0.30, 0.0010, 5.0, 1.0],
-        [0.40, 0.0003, 30.0, 4.0],
-        [0.30, 0.0001, 30.0, 20.0],
+        [0.25, 0.0010, 5.0, 1.0],
+        [0.35, 0.0003, 30.0, 4.0],
+        [0.40, 0.0002, 30.0, 25.0],
     ]
 )
 

@@ -52,7 +52,7 @@ RETURN_US = 24  # of adding up the gradient of a token sent
 WEIGHTS = 25
 
 _PAIRS_SLACK, _TILES_SLACK = 1.003, 1.007
-_TIME_WEIGHT = 4.0
+_TIME_WEIGHT = 6.0
 _BALANCE_WEIGHT = 3.0
 _PIECE_WEIGHT = 3e-4
 _EXCHANGED = (0.02, 0.2)  # shares of the pack between which the exchange's time is linear
