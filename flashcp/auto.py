@@ -17,11 +17,11 @@ from costmodel.attention import DIRECTIONS
 from flashcp.errors import PlanError
 from flashcp.exchange import Exchange, across_uniform
 from flashcp.plans import Plan
-from flashcp.prediction import predict
 from flashcp.search.evaluate import Option, options
 from flashcp.search.nodes import gather_on_nodes
 from flashcp.search.placement import find_placement
 from flashcp.search.weights import search_weights
+from flashcp.simulation.parts import predict_parts
 from flashcp.strategies import AUTO, FLASHCP, STRATEGIES, check_cp, check_lengths
 from flashcp.strategies._shards import columns
 
@@ -128,7 +128,7 @@ def _ring(
             return []
     rows = rule.shards(lengths, cp)
     option = Option(rows, Exchange.RING, False, np.inf, moved)
-    total = predict(_plan(lengths, cp, option, rule.name), setting).total_us
+    total = predict_parts(_plan(lengths, cp, option, rule.name), setting).total_us
     per_node = setting.profile.network.per_node(cp, setting.ranks_per_node)
     across, _ = across_uniform(Exchange.RING, -(-tokens // cp), cp, per_node)
     return [Option(rows, Exchange.RING, False, total, moved, across)]

@@ -21,6 +21,7 @@ from flashcp.exchange import (
     two_level_tokens,
     waiting_tokens,
 )
+from groundwork.jit import jit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -71,7 +72,7 @@ class Plan:
         """Number of shards over all ranks."""
         return int(self.document.size)
 
-    @property
+    @cached_property
     def context_tokens(self) -> int:
         """Tokens in the pack."""
         return int(self.lengths.sum(dtype=np.int64))
@@ -84,13 +85,12 @@ class Plan:
     @cached_property
     def rank_tokens(self) -> "NDArray[np.int64]":
         """Tokens on each rank, int64 [cp]."""
-        return self._by_rank((self.stop - self.start).astype(np.int64))
+        return self._sums[0]
 
     @cached_property
     def rank_work(self) -> "NDArray[np.int64]":
         """Query-key pairs on each rank, int64 [cp]."""
-        s = (self.stop - self.start).astype(np.int64)
-        return self._by_rank((2 * self.start + s + 1) * s // 2)
+        return self._sums[1]
 
     @cached_property
     def non_last_tokens(self) -> "NDArray[np.int64]":
@@ -147,10 +147,24 @@ class Plan:
         """
         check_shards(self.lengths, self.cp, self.document, self.rank, self.start, self.stop)
 
-    def _by_rank(self, values: "NDArray[np.int64]") -> "NDArray[np.int64]":
-        sums = np.zeros(values.size + 1, dtype=np.int64)
-        np.cumsum(values, out=sums[1:])
-        return np.diff(sums[self.rank_splits])
+    @cached_property
+    def _sums(self) -> "tuple[NDArray[np.int64], NDArray[np.int64]]":
+        return _sums_by_rank(self.start, self.stop, self.rank_splits)
+
+
+@jit
+def _sums_by_rank(
+    start: "NDArray[np.int32]", stop: "NDArray[np.int32]", rank_splits: "NDArray[np.int64]"
+) -> "tuple[NDArray[np.int64], NDArray[np.int64]]":
+    """Add up tokens and query-key pairs of each rank, [cp] each."""
+    tokens = np.zeros(rank_splits.size - 1, dtype=np.int64)
+    pairs = np.zeros(rank_splits.size - 1, dtype=np.int64)
+    for rank in range(tokens.size):
+        for shard in range(rank_splits[rank], rank_splits[rank + 1]):
+            size = np.int64(stop[shard]) - start[shard]
+            tokens[rank] += size
+            pairs[rank] += (2 * np.int64(start[shard]) + size + 1) * size // 2
+    return tokens, pairs
 
 
 def check_nodes(exchange: Exchange, cp: int, ranks_per_node: int | None) -> None:

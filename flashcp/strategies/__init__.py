@@ -107,12 +107,13 @@ def check_lengths(lengths: ArrayLike) -> NDArray[np.int32]:
         raise PlanError(f"a pack is a list of document lengths; got shape {given.shape}")
     if given.dtype.kind not in "iu":
         raise PlanError(f"document lengths are whole numbers; got {given.dtype}")
-    bad = np.flatnonzero((given < 1) | (given > np.iinfo(np.int32).max))
-    if bad.size:
+    most = np.iinfo(np.int32).max
+    if given.min() < 1 or given.max() > most:
+        bad = np.flatnonzero((given < 1) | (given > most))
         raise PlanError(
             f"document {bad[0]} has length {given[bad[0]]}, which is not in 1..{2**31 - 1}"
         )
-    if given.sum(dtype=np.int64) > np.iinfo(np.int32).max:
+    if given.sum(dtype=np.int64) > most:
         raise PlanError(f"a pack of {given.sum(dtype=np.int64)} tokens is above {2**31 - 1}")
     lengths = np.array(given, dtype=np.int32)
     lengths.flags.writeable = False

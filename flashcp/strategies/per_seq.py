@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flashcp.strategies._chunks import chunk_start
-from flashcp.strategies._shards import Rows, canonical
+from flashcp.strategies._shards import Rows, append
+from groundwork.jit import jit
 
 
+@jit
 def per_seq_shards(lengths: NDArray[np.int32], cp: int) -> Rows:
     """Cut the pack in 2N chunks; rank r takes chunks r and 2N-1-r.
 
@@ -24,14 +26,18 @@ def per_seq_shards(lengths: NDArray[np.int32], cp: int) -> Rows:
     """
     chunks = 2 * cp
     first = np.zeros(lengths.size + 1, dtype=np.int64)  # of each document within the pack
-    np.cumsum(lengths, out=first[1:])
-    tokens = int(first[-1])
-    begin = np.array([chunk_start(tokens, chunks, 0, chunk) for chunk in range(chunks)])
-    # Every stretch between two cuts, be they of documents or of chunks, is a shard.
-    cuts = np.unique(np.concatenate([first, begin]))
-    start, stop = cuts[:-1], cuts[1:]
-    document = np.searchsorted(first, start, side="right") - 1
-    chunk = np.searchsorted(begin, start, side="right") - 1
-    rank = np.minimum(chunk, chunks - 1 - chunk)
-    columns = (rank, document, start - first[document], stop - first[document])
-    return canonical(np.stack(columns, axis=1).astype(np.int32))
+    for document in range(lengths.size):
+        first[document + 1] = first[document] + lengths[document]
+    rows = np.empty((lengths.size + chunks, 4), dtype=np.int32)
+    count = 0
+    for rank in range(cp):
+        for chunk in (rank, chunks - 1 - rank):
+            begin = chunk_start(first[-1], chunks, 0, chunk)
+            end = chunk_start(first[-1], chunks, 0, chunk + 1)
+            document = np.searchsorted(first, begin, side="right") - 1
+            while document < lengths.size and first[document] < end:
+                start = max(begin - first[document], 0)
+                stop = min(end, first[document + 1]) - first[document]
+                count = append(rows, count, rank, document, start, stop)
+                document += 1
+    return rows[:count].copy()
