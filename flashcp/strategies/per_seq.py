@@ -34,7 +34,7 @@ def per_seq_shards(lengths: NDArray[np.int32], cp: int) -> Rows:
         for chunk in (rank, chunks - 1 - rank):
             begin = chunk_start(first[-1], chunks, 0, chunk)
             end = chunk_start(first[-1], chunks, 0, chunk + 1)
-            document = np.searchsorted(first, begin, side="right") - 1
+            document = int(np.searchsorted(first, begin, side="right")) - 1
             while document < lengths.size and first[document] < end:
                 start = max(begin - first[document], 0)
                 stop = min(end, first[document + 1]) - first[document]
