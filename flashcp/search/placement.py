@@ -26,7 +26,7 @@ from traces.hashing import hashes
 if TYPE_CHECKING:
     from flashcp.strategies._shards import Rows
 
-STEPS_A_RANK = 1000  # of one unit of effort, up to 8 ranks
+STEPS_A_RANK = 850  # of one unit of effort, up to 8 ranks
 _SEED = 20261124
 _DRAWS = 1 << 16
 _ANNEALED_CUTS_A_RANK = 8  # most pieces that annealing adds, a rank
