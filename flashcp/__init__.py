@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from flashcp.planning import default_setting, plan
     from flashcp.plans import Plan
     from flashcp.prediction import Prediction, Setting, predict
+    from flashcp.simulating import simulate
+    from flashcp.simulation.run import Simulated
+    from flashcp.simulation.step import StepModel
+    from flashcp.simulation.what_if import WhatIf
     from traces import load as load_trace
     from traces import pack
 
@@ -37,6 +41,9 @@ _HOMES = {
     "PlanFile": "flashcp.plan_file",
     "Prediction": "flashcp.prediction",
     "Setting": "flashcp.prediction",
+    "Simulated": "flashcp.simulation.run",
+    "StepModel": "flashcp.simulation.step",
+    "WhatIf": "flashcp.simulation.what_if",
     "compare": "flashcp.comparison",
     "default_setting": "flashcp.planning",
     "load_model": "costmodel.model_shape",
@@ -49,6 +56,7 @@ _HOMES = {
     "plan": "flashcp.planning",
     "predict": "flashcp.prediction",
     "save_plans": "flashcp.plan_file",
+    "simulate": "flashcp.simulating",
 }
 
 __all__ = [
@@ -59,6 +67,9 @@ __all__ = [
     "PlanFile",
     "Prediction",
     "Setting",
+    "Simulated",
+    "StepModel",
+    "WhatIf",
     "compare",
     "default_setting",
     "load_model",
@@ -71,6 +82,7 @@ __all__ = [
     "plan",
     "predict",
     "save_plans",
+    "simulate",
 ]
 
 

@@ -3,8 +3,11 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flashcp.simulation.summary import Row
     from flashcp.simulation.sweep import Sweep
 
+# Means of a row: tokens that cross nodes, of all ranks together and of the busiest.
+ACROSS = ("across_tokens", "across_largest_tokens")
 _LABELS = {
     "trace": "trace",
     "pack_by": "packer",
@@ -57,6 +60,11 @@ def size(axis: str, value: Any) -> str:
     if axis == "context_tokens":
         return f"{value // 1024}k" if value % 1024 == 0 else f"{value:,}"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def across_nodes(row: "Row", name: str) -> str:
+    """Write what a row sends across nodes, one of `ACROSS`; a dash where there is one node."""
+    return f"{row.means[name] / 1000:,.1f}k" if row.spans_nodes else "–"
 
 
 def _values(sweep: "Sweep", axis: str) -> list[Any]:

@@ -6,7 +6,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from flashcp_cli.simulate_labels import constants, label, size, varying
+from flashcp_cli.simulate_labels import ACROSS, across_nodes, constants, label, size, varying
 from flashcp_cli.terminal import Terminal, terminal
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def _table(rows: "list[Row]", axes: list[str]) -> Table:
         *(("\nlayer", "\nstep") if stepped else ()),
         "imbal-\nance",
         "KV\nmoved",
+        *(("across\nnodes", "\na rank") if _spans_nodes(rows) else ()),
         *(("memory\nGB",) if stepped else ()),
         "tokens/s\na GPU",
     ):
@@ -73,6 +74,8 @@ def _table(rows: "list[Row]", axes: list[str]) -> Table:
         if stepped:
             cells += [_times(row.layer_speedup), _times(row.step_speedup)]
         cells += [f"{row.imbalance.value:.3f}", f"{row.means['moved_share']:.0%}"]
+        if _spans_nodes(rows):
+            cells += [across_nodes(row, name) for name in ACROSS]
         if stepped:
             cells.append(_memory(row))
         cells.append(f"{row.tokens_per_s_gpu:,.0f}")
@@ -98,6 +101,10 @@ def _notes(rows: "list[Row]", step: "StepModel") -> list[str]:
         f"{_baseline(rows)}; ±: half of the 95% interval over packs.",
         "KV moved: share of a full all-gather.",
     ]
+    if _spans_nodes(rows):
+        lines.append(
+            "across nodes: tokens of KV a layer, one way: all ranks', and the busiest rank's."
+        )
     if rows[0].step_us is None:
         return [*lines, "The model gives attention heads only: no layer, step or memory."]
     lines += [
@@ -121,6 +128,10 @@ def _notes(rows: "list[Row]", step: "StepModel") -> list[str]:
             "GB is exchanged KV; a larger --cp or --tensor-parallel would make it less."
         )
     return lines
+
+
+def _spans_nodes(rows: "list[Row]") -> bool:
+    return any(row.spans_nodes for row in rows)
 
 
 def _baseline(rows: "list[Row]") -> str:

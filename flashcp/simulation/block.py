@@ -32,6 +32,8 @@ COLUMNS = (
     "needed_share",
     "padded",
     "shards_per_rank",
+    "across_tokens",
+    "across_largest_tokens",
     "forward_us",
     "backward_us",
     "exchange_us",
@@ -78,7 +80,7 @@ class Job:
             for s, strategy in enumerate(self.strategies):
                 made = switched_plan(lengths, cp, strategy, setting, what_if, self.plan_effort)
                 values = {
-                    **vars(measure(made)),
+                    **vars(measure(made, setting.ranks_per_node)),
                     **vars(predict_parts(made, setting)),
                     "documents": lengths.size,
                     "tokens": made.context_tokens,

@@ -26,7 +26,7 @@ from flashcp.simulation.sweep import AXES, Configuration, Sweep
 from groundwork.atomic import replace_whole
 
 _FORMAT = "flashcp-simulation"
-_VERSION = 1
+_VERSION = 2  # 1 had no traffic across nodes
 _KEY = b"flashcp"
 
 

@@ -14,8 +14,11 @@ import numpy as np
 
 from flashcp.errors import PlanError
 from flashcp.simulation.block import Job
+from flashcp.simulation.capacity import capacities
 from flashcp.simulation.engines import Engine, LocalEngine, Task
 from flashcp.simulation.results import Store
+from flashcp.simulation.step import StepModel
+from flashcp.simulation.summary import Row, summarise
 from flashcp.simulation.sweep import Configuration, Sweep
 
 if TYPE_CHECKING:
@@ -40,6 +43,16 @@ class Simulated:
     sweep: Sweep
     rows: "pd.DataFrame"
     packings: "dict[tuple[str, str, int], Packing]"
+
+    def summary(self, step: StepModel | None = None, memory_gb: float | None = None) -> list[Row]:
+        """Return a row for every configuration and strategy, best first.
+
+        Args:
+            step: how the model is trained around its attention; None for its defaults.
+            memory_gb: memory of a GPU; None for its data sheet's, where that is known.
+        """
+        step = step or StepModel(replicas=self.sweep.replicas)
+        return summarise(self, step, capacities(self.sweep, memory_gb))
 
     def frames(self) -> "Iterator[tuple[Configuration, str, pd.DataFrame]]":
         """Yield each configuration's and strategy's rows, a row a pack.

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 BASELINE = "per-seq"
 FIRST = "the first settings"
-_MEANS = ("padded", "shards_per_rank", "moved_share", "eq5_share", "needed_share", "forward_us",
-          "backward_us", "exchange_us", "copies_us", "bound_us", "overlaps")  # fmt: skip
+_MEANS = ("padded", "shards_per_rank", "moved_share", "eq5_share", "needed_share", "across_tokens",
+          "across_largest_tokens", "forward_us", "backward_us", "exchange_us", "copies_us",
+          "bound_us", "overlaps")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +67,11 @@ class Row:
     memory: Memory | None
     capacity_bytes: float | None
     reason: str
+
+    @property
+    def spans_nodes(self) -> bool:
+        """Whether the ranks of a pack are on several nodes."""
+        return self.configuration.ranks_per_node < self.configuration.cp
 
     @property
     def fits(self) -> bool | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from flashcp_cli.report import charts, data, packs
 from flashcp_cli.report.library import draw, script
 from flashcp_cli.report.words import glossary, notes, verdict
-from flashcp_cli.simulate_labels import constants, label, size, varying
+from flashcp_cli.simulate_labels import ACROSS, across_nodes, constants, label, size, varying
 from groundwork.atomic import replace_whole
 
 if TYPE_CHECKING:
@@ -126,10 +126,13 @@ def _page(
 def _table(simulated: "Simulated", rows: "list[Row]") -> tuple[list[str], list[dict[str, Any]]]:
     axes = varying(simulated.sweep)
     stepped = rows[0].step_us is not None
+    spans_nodes = any(row.spans_nodes for row in rows)
     columns = [
         "#", *(label(axis) for axis in axes), "strategy", "ms a layer", "attention", "± 95%",
         *(("layer", "step", "± 95% step") if stepped else ()),
-        "imbalance", "worst", "KV moved", *(("memory GB",) if stepped else ()),
+        "imbalance", "worst", "KV moved",
+        *(("across nodes", "a rank") if spans_nodes else ()),
+        *(("memory GB",) if stepped else ()),
         "tokens/s a GPU", "why",
     ]  # fmt: skip
     table = []
@@ -157,6 +160,8 @@ def _table(simulated: "Simulated", rows: "list[Row]") -> tuple[list[str], list[d
             _cell(row.worst_imbalance, f"{row.worst_imbalance:.3f}"),
             _cell(row.means["moved_share"], f"{row.means['moved_share']:.1%}"),
         ]
+        if spans_nodes:
+            cells += [_cell(row.means[name], across_nodes(row, name)) for name in ACROSS]
         if row.memory:
             gb = row.memory.total_bytes / 1e9
             cells.append(_cell(gb, f"{gb:.0f}{' (does not fit)' if row.fits is False else ''}"))

@@ -55,6 +55,8 @@ _GLOSSARY = {
     "± 95%": "Half of the interval over packs; within it a difference may be chance.",
     "imbalance, worst": "Work of the most loaded rank over the mean: mean and worst pack.",
     "KV moved": "Tokens that a rank receives as a share of a full all-gather.",
+    "across nodes, a rank": "Tokens of KV, in thousands, that cross nodes, a layer and one way: of "
+    "all ranks together, and of the rank that sends or receives most.",
     "memory GB": "Model state, activations and exchanged KV on the fullest rank of the worst pack.",
     "tokens/s a GPU": "What the table is sorted by; compares different CP degrees fairly.",
     "why": "What the difference to the best (or, for the best, to the next) comes from, in "
