@@ -217,7 +217,7 @@ class AttentionModel:
         direction: str,
         *,
         causal: bool = True,
-        cache_write: bool = True,
+        cache_write: bool = False,
     ) -> NDArray[np.float64]:
         """Return the parameters that `attention_kernel`'s functions take.
 

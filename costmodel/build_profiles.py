@@ -18,7 +18,7 @@ from costmodel.copies import CopyModel
 from costmodel.estimate import Source
 from costmodel.figure import Figure
 from costmodel.fit_attention import fit_attention
-from costmodel.profile import Profile
+from costmodel.profile import UNKNOWN_EXCHANGE_OVERLAP, Profile
 from costmodel.profile_file import write_profile
 from costmodel.provenance import Provenance
 from costmodel.tables import attention_table, collective_table
@@ -114,6 +114,7 @@ def build_profile(name: str) -> Profile:
         overlap_factor=_reported(
             1.126, "shipped by a public training simulator for attention beside NCCL kernels"
         ),
+        exchange_overlap_factor=UNKNOWN_EXCHANGE_OVERLAP,
         launch_us=_reported(
             5.0, "launching a kernel from PyTorch is publicly reported at 4-10 us, mostly hidden"
         ),

@@ -2,7 +2,8 @@
 
 Reproducible from the profile's file alone: points are dealt into fifths by hashes of their number,
 each fifth is predicted by a fit to the other four, and errors are summed up by what was measured
-and by bucket. Uneven all-to-alls are never fitted; their errors are of the rule that derives them.
+and by bucket. Exchanges across nodes are judged twice: by the curves of their own groups, and, for
+groups that were not measured, by the formula fitted to the other groups.
 """
 
 from __future__ import annotations
@@ -38,7 +39,6 @@ _Timed: TypeAlias = "AttentionPoint | TransferPoint | CopyPoint"
 FOLDS = 5
 METHOD = "each random fifth of the points left out"
 _FEW = 3  # of fewer points an error says nothing
-_UNFITTED = "never fitted, derived from even ones"
 WEAK_ERROR = 0.10
 """Mean held-out error above which a region is called weak."""
 
@@ -145,84 +145,107 @@ def _attention(profile: Profile) -> Iterator[HeldOutError]:
 
 
 def _transfers(profile: Profile) -> Iterator[HeldOutError]:
-    points = [p for p in of(profile.points, TransferPoint) if p.ranks == p.ranks_per_node]
-    even = [p for p in points if p.parts == "even"]
-    if not even:
-        return
+    """Yield the errors of exchanges within a node, by collective."""
+    points = [
+        p
+        for p in of(profile.points, TransferPoint)
+        if p.ranks == p.ranks_per_node and p.parts != "empty"
+    ]
 
     def predict(
         known: Sequence[TransferPoint], held: Sequence[TransferPoint]
     ) -> NDArray[np.float64]:
         model = fit_transfers(known)
-        return np.array([model.estimate(p.collective, p.total_bytes, p.ranks).us for p in held])
+        return np.array([_us(replace(profile, collectives=model), p) for p in held])
 
-    errors = _left_out(even, predict)
+    errors = _left_out(points, predict)
     if errors is None:
         return
-    sizes = np.array([p.total_bytes for p in even], np.float64)
-    ends: dict[tuple[str, int], tuple[int, int]] = {}
-    for p in even:
-        low, high = ends.get((p.collective, p.ranks), (p.total_bytes, p.total_bytes))
-        ends[p.collective, p.ranks] = min(low, p.total_bytes), max(high, p.total_bytes)
-    inside = np.array([p.total_bytes not in ends[p.collective, p.ranks] for p in even])
-    names = np.array([p.collective for p in even])
+    inside, names = _between_ends(points), np.array([_name(p) for p in points])
     for name in (None, *sorted(set(names))):
-        for within in (True, False):
-            rows = (inside == within) & (name is None or names == name)
-            if rows.any():
-                yield from by_bucket(
-                    errors[rows],
-                    sizes[rows],
-                    SIZE_BUCKETS,
-                    what="all collectives" if name is None else str(name),
-                    method=METHOD if within else f"{METHOD}, smallest and largest sizes",
-                    inside=within,
-                )
-    uneven = [p for p in points if p.parts == "uneven"]
-    if uneven:
-        derived = replace(profile, collectives=fit_transfers(even))
-        predicted = [
-            derived.all_to_all_v_us(p.total_bytes, p.ranks, ranks_per_node=p.ranks_per_node).us
-            for p in uneven
-        ]
-        yield from by_bucket(
-            np.array(predicted) / [p.us for p in uneven] - 1,
-            np.array([p.total_bytes for p in uneven], np.float64),
-            SIZE_BUCKETS,
-            what="all_to_all, uneven parts",
-            method=_UNFITTED,
-            inside=True,
-        )
+        rows = names == name if name is not None else np.full(len(points), fill_value=True)
+        yield from _by_size(points, errors, rows, inside, name or "all collectives")
 
 
 def _across(profile: Profile) -> Iterator[HeldOutError]:
-    points = of(profile.points, TransferPoint)
-    across = [p for p in points if p.ranks > p.ranks_per_node and p.parts == "even"]
+    """Yield the errors of exchanges across nodes: by their curves, and by the formula alone."""
+    points = [p for p in of(profile.points, TransferPoint) if p.parts != "empty"]
+    within = [p for p in points if p.ranks == p.ranks_per_node]
+    across = [p for p in points if p.ranks > p.ranks_per_node]
 
     def predict(
         known: Sequence[TransferPoint], held: Sequence[TransferPoint]
     ) -> NDArray[np.float64]:
-        network = measured_network(known, profile.collectives, profile.network)
-        return np.array(
-            [
-                network.spanning(
-                    profile.collectives, p.collective, p.total_bytes, p.ranks, p.ranks_per_node
-                ).us
-                for p in held
-            ]
-        )
+        model = fit_transfers([*within, *known])
+        network = measured_network(known, model, profile.network)
+        changed = replace(profile, collectives=model, network=network)
+        return np.array([_us(changed, p) for p in held])
 
     errors = _left_out(across, predict)
-    if errors is not None:
-        sizes = np.array([p.total_bytes for p in across], np.float64)
-        yield from by_bucket(
-            errors,
-            sizes,
-            SIZE_BUCKETS,
-            what="collectives across nodes",
-            method=METHOD,
-            inside=True,
+    if errors is None:
+        return
+    every = np.full(len(across), fill_value=True)
+    yield from _by_size(across, errors, every, _between_ends(across), "collectives across nodes")
+    if not within:
+        return
+    # What a group across nodes that was not measured gets: the formula, fitted to the others.
+    shapes = np.array([(p.ranks, p.ranks_per_node) for p in across])
+    for ranks, per_node in sorted({(p.ranks, p.ranks_per_node) for p in across}):
+        held = (shapes == (ranks, per_node)).all(axis=1)
+        others = [p for p, out in zip(across, held, strict=True) if not out]
+        if not others:
+            continue
+        left = [p for p, out in zip(across, held, strict=True) if out]
+        formula = predict(others, left) / [p.us for p in left] - 1
+        yield HeldOutError.of(
+            formula,
+            what=f"collectives across nodes, {ranks} ranks, {per_node} a node",
+            method="the group left out, by formula",
+            inside=False,
         )
+
+
+def _us(profile: Profile, point: TransferPoint) -> float:
+    """Return the time that `profile` predicts for an exchange."""
+    size, ranks, per_node = float(point.total_bytes), point.ranks, point.ranks_per_node
+    if point.parts == "uneven":
+        return profile.all_to_all_v_us(size, ranks, ranks_per_node=per_node).us
+    return profile.collective_us(point.collective, size, ranks, ranks_per_node=per_node).us
+
+
+def _name(point: TransferPoint) -> str:
+    return point.collective if point.parts == "even" else f"{point.collective}, uneven parts"
+
+
+def _between_ends(points: Sequence[TransferPoint]) -> NDArray[np.bool_]:
+    """Tell which points lie between the smallest and largest size of their collective and group."""
+    ends: dict[tuple[str, int, int], tuple[int, int]] = {}
+    keys = [(_name(p), p.ranks, p.ranks_per_node) for p in points]
+    for key, p in zip(keys, points, strict=True):
+        low, high = ends.get(key, (p.total_bytes, p.total_bytes))
+        ends[key] = min(low, p.total_bytes), max(high, p.total_bytes)
+    return np.array([p.total_bytes not in ends[k] for k, p in zip(keys, points, strict=True)])
+
+
+def _by_size(
+    points: Sequence[TransferPoint],
+    errors: NDArray[np.float64],
+    chosen: NDArray[np.bool_],
+    inside: NDArray[np.bool_],
+    what: str,
+) -> Iterator[HeldOutError]:
+    sizes = np.array([p.total_bytes for p in points], np.float64)
+    for within in (True, False):
+        rows = chosen & (inside == within)
+        if rows.any():
+            yield from by_bucket(
+                errors[rows],
+                sizes[rows],
+                SIZE_BUCKETS,
+                what=what,
+                method=METHOD if within else f"{METHOD}, smallest and largest sizes",
+                inside=within,
+            )
 
 
 def _copies(profile: Profile) -> Iterator[HeldOutError]:

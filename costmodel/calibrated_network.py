@@ -2,7 +2,8 @@
 
 The formulas of `topology` are turned round: with the part within a node known, what a large message
 takes beyond its steps gives the interface's rate, what the smallest takes gives the steps' latency.
-Medians over collectives and group shapes, since each is one or two points.
+Medians over collectives and group shapes, since each is one or two points. They are for groups that
+were not measured: those that were have curves of their own.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def measured_network(
 
     Args:
         points: each with fewer ranks a node than ranks.
-        inside: collectives within a node.
+        inside: collectives, of which those within a node count.
         network: whose other figures are kept.
     """
     groups: dict[tuple[str, int, int], list[TransferPoint]] = {}
@@ -43,6 +44,8 @@ def measured_network(
             groups.setdefault(key, []).append(point)
     if not groups:
         return network
+    within = tuple(curve for curve in inside.curves if curve.ranks_per_node == curve.ranks)
+    inside = replace(inside, curves=within)
     steps_us: list[float] = []
     rates: tuple[list[float], list[float]] = ([], [])
     for (name, ranks, per_node), group in groups.items():
@@ -50,8 +53,8 @@ def measured_network(
         steps = 1 if name == "send_recv" else ranks // per_node - 1
         least = ordered[0]
         free = replace(network, step_us=_figure(0.0), nic_gbps=_figure(1e9))
-        within = free.spanning(inside, name, float(least.total_bytes), ranks, per_node).us
-        step_us = max(least.us - within, 0.0) / steps
+        alone_us = free.spanning(inside, name, float(least.total_bytes), ranks, per_node).us
+        step_us = max(least.us - alone_us, 0.0) / steps
         steps_us.append(step_us)
         slow = replace(network, step_us=_figure(0.0), nic_gbps=_figure(1e-3))
         for point in ordered[-_LARGEST:]:

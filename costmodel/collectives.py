@@ -33,15 +33,18 @@ if TYPE_CHECKING:
     from costmodel.checks import Fields
 
 COLLECTIVES = ("all_gather", "reduce_scatter", "all_to_all", "send_recv")
+UNEVEN = "all_to_all_v"
+"""An all-to-all of uneven parts; S is what its busiest rank sends to, or gets from, the others."""
 
 
 @dataclass(frozen=True)
 class CollectiveCurve:
-    """The measured times of one collective in one group size, made monotone.
+    """The measured times of one collective in one kind of group, made monotone.
 
     Attributes:
-        collective: one of `COLLECTIVES`.
+        collective: one of `COLLECTIVES`, or `UNEVEN`.
         ranks: size of the group, at least 2.
+        ranks_per_node: how many of them share a node; all, unless it was measured across nodes.
         sizes_bytes: S of each point, rising.
         times_us: time of each point, positive and never falling.
         alpha_us: latency of the fit over all sizes.
@@ -51,6 +54,7 @@ class CollectiveCurve:
 
     collective: str
     ranks: int
+    ranks_per_node: int
     sizes_bytes: tuple[float, ...]
     times_us: tuple[float, ...]
     alpha_us: float
@@ -112,6 +116,7 @@ class CollectiveCurve:
         return {
             "collective": self.collective,
             "ranks": self.ranks,
+            "ranks_per_node": self.ranks_per_node,
             "alpha_us": self.alpha_us,
             "beta_us_per_byte": self.beta_us_per_byte,
             "gamma_us_per_root_byte": self.gamma_us_per_root_byte,
@@ -122,9 +127,16 @@ class CollectiveCurve:
     @classmethod
     def from_json(cls, fields: Fields) -> CollectiveCurve:
         """Read a curve from a profile; raises ProfileError naming the field and value."""
+        ranks = fields.whole("ranks", least=2, most=2**20)
+        per_node = ranks
+        if "ranks_per_node" in fields.document:  # not in version 1, which knew no others
+            per_node = fields.whole("ranks_per_node", least=1, most=ranks)
+        if ranks % per_node:
+            raise fields.fail("ranks_per_node", f"is {per_node}, which does not divide {ranks}")
         curve = cls(
-            collective=fields.word("collective", COLLECTIVES),
-            ranks=fields.whole("ranks", least=2, most=2**20),
+            collective=fields.word("collective", (*COLLECTIVES, UNEVEN)),
+            ranks=ranks,
+            ranks_per_node=per_node,
             sizes_bytes=fields.numbers("sizes_bytes"),
             times_us=fields.numbers("times_us", least=1e-6),
             alpha_us=fields.number("alpha_us"),
@@ -152,10 +164,10 @@ class CollectiveCurve:
 
 @dataclass(frozen=True)
 class CollectiveModel:
-    """The curves of every measured (collective, group size) within one node.
+    """The curves of every measured (collective, group), within one node and across nodes.
 
     Attributes:
-        curves: at most one for a collective and group size.
+        curves: at most one for a collective, group size and ranks a node.
         source: MEASURED on this hardware, or REPORTED where they are another's.
     """
 
@@ -166,8 +178,20 @@ class CollectiveModel:
     def _groups(self) -> dict[str, dict[int, CollectiveCurve]]:
         groups: dict[str, dict[int, CollectiveCurve]] = {}
         for curve in sorted(self.curves, key=lambda curve: curve.ranks):
-            groups.setdefault(curve.collective, {})[curve.ranks] = curve
+            if curve.ranks_per_node == curve.ranks:
+                groups.setdefault(curve.collective, {})[curve.ranks] = curve
         return groups
+
+    @cached_property
+    def _across(self) -> dict[tuple[str, int, int], CollectiveCurve]:
+        return {(c.collective, c.ranks, c.ranks_per_node): c for c in self.curves}
+
+    def across(self, name: str, total_bytes: float, ranks: int, per_node: int) -> Estimate | None:
+        """Return the time in a group that spans nodes, None where that was not measured."""
+        curve = self._across.get((name, ranks, per_node))
+        if curve is None:
+            return None
+        return Estimate(curve.us(total_bytes), max(curve.source(total_bytes), self.source))
 
     def measured_ranks(self, name: str) -> list[int]:
         """Return the group sizes in which `name` was measured, rising."""
@@ -183,11 +207,16 @@ class CollectiveModel:
         A single rank has nobody to talk to: 0. Where `send_recv` was not measured, each rank of a
         2-rank all-to-all of S sends S/2 while it receives as much, and a switch gives every pair
         its own path, so a ring step of S takes what that of 2 * S takes; marked extrapolated.
-        Where it was, a ring of another size takes what the nearest measured one takes.
+        Where it was, a ring of another size takes what the nearest measured one takes. Where
+        `UNEVEN` was not measured in a group of this size, it takes what an even all-to-all does in
+        which each rank sends as much; marked extrapolated.
         """
         if ranks == 1:
             return NOTHING
         groups = self._groups.get(name)
+        if name == UNEVEN and (groups is None or ranks not in groups):
+            even = self.estimate("all_to_all", total_bytes * ranks / (ranks - 1), ranks)
+            return Estimate(even.us, max(even.source, Source.EXTRAPOLATED))
         if name == "send_recv" and not groups:
             pair = self.estimate("all_to_all", 2.0 * total_bytes, 2)
             return Estimate(pair.us, max(pair.source, Source.EXTRAPOLATED))

@@ -30,21 +30,33 @@ _HUBER = 0.1  # relative errors above this are counted linearly, not squared
 
 
 def fit_collectives(rows: Iterable[tuple[str, int, float, float]]) -> CollectiveModel:
-    """Fit a model to measured rows of (collective, ranks, bytes, us).
+    """Fit a model to measured rows of (collective, ranks, bytes, us) within one node.
 
     Points of the same size are first reduced to their median.
 
     Raises:
         ProfileError: a row is not positive and finite, or there is none.
     """
-    groups: dict[tuple[str, int], dict[float, list[float]]] = {}
-    for collective, ranks, size_bytes, us in rows:
+    return fit_groups((name, ranks, ranks, size, us) for name, ranks, size, us in rows)
+
+
+def fit_groups(rows: Iterable[tuple[str, int, int, float, float]]) -> CollectiveModel:
+    """Fit a model to measured rows of (collective, ranks, ranks per node, bytes, us).
+
+    Points of the same size are first reduced to their median.
+
+    Raises:
+        ProfileError: a row is not positive and finite, or there is none.
+    """
+    groups: dict[tuple[str, int, int], dict[float, list[float]]] = {}
+    for collective, ranks, per_node, size_bytes, us in rows:
         if not (np.isfinite(us) and us > 0 and size_bytes >= 0 and np.isfinite(size_bytes)):
             raise ProfileError(
                 f"{collective} on {ranks} ranks took {us} us for {size_bytes} bytes;"
                 " both must be finite and the time positive"
             )
-        groups.setdefault((collective, ranks), {}).setdefault(float(size_bytes), []).append(us)
+        key = (collective, ranks, per_node)
+        groups.setdefault(key, {}).setdefault(float(size_bytes), []).append(us)
     if not groups:
         raise ProfileError("there are no measured collectives to fit")
     return CollectiveModel(
@@ -52,13 +64,16 @@ def fit_collectives(rows: Iterable[tuple[str, int, float, float]]) -> Collective
     )
 
 
-def _fit_curve(collective: str, ranks: int, points: dict[float, list[float]]) -> CollectiveCurve:
+def _fit_curve(
+    collective: str, ranks: int, per_node: int, points: dict[float, list[float]]
+) -> CollectiveCurve:
     sizes = np.array(sorted(points))
     times = monotone([float(np.median(points[size])) for size in sizes])
     alpha, beta, gamma = _fit_terms(sizes, times)
     return CollectiveCurve(
         collective=collective,
         ranks=ranks,
+        ranks_per_node=per_node,
         sizes_bytes=tuple(sizes.tolist()),
         times_us=tuple(times.tolist()),
         alpha_us=alpha,

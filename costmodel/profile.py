@@ -14,7 +14,7 @@ import numpy as np
 from costmodel import arguments, attention_kernel
 from costmodel.attention import DIRECTIONS, AttentionModel
 from costmodel.calibrated_points import Point, point_from_json, point_to_json
-from costmodel.collectives import COLLECTIVES, CollectiveCurve, CollectiveModel
+from costmodel.collectives import COLLECTIVES, UNEVEN, CollectiveCurve, CollectiveModel
 from costmodel.copies import COPY_MODES, CopyModel
 from costmodel.errors import ProfileError
 from costmodel.estimate import NOTHING, Estimate, Source
@@ -32,10 +32,16 @@ if TYPE_CHECKING:
 _FIGURES = {
     # name -> bounds of its value
     "overlap_factor": (1.0, 100.0),
+    "exchange_overlap_factor": (1.0, 100.0),
     "launch_us": (0.0, 1e6),
     "peak_tflops": (1e-3, 1e6),
     "linear_share": (1e-3, 1.0),
 }
+_UNKNOWN = {("exchange_overlap_factor", 1)}  # figures that profiles of a version know nothing of
+
+UNKNOWN_EXCHANGE_OVERLAP = Figure(
+    1.0, Source.REPORTED, "unknown: nobody has measured it; taken for 1"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +56,7 @@ class Profile:
         network: the links between nodes.
         copies: times of copies within a device.
         overlap_factor: by how much attention slows while an exchange runs beside it, at least 1.
+        exchange_overlap_factor: by how much the exchange slows while attention runs beside it.
         launch_us: time of launching one further kernel.
         peak_tflops: dense bf16 matrix multiplication of the data sheet.
         linear_share: share of it that linear layers reach.
@@ -63,6 +70,7 @@ class Profile:
     network: Network
     copies: CopyModel
     overlap_factor: Figure
+    exchange_overlap_factor: Figure = UNKNOWN_EXCHANGE_OVERLAP
     launch_us: Figure
     peak_tflops: Figure
     linear_share: Figure
@@ -78,7 +86,7 @@ class Profile:
         head_dim: int,
         direction: str,
         causal: bool = True,
-        cache_write: bool = True,
+        cache_write: bool = False,
     ) -> Estimate:
         """Return the time of one varlen attention kernel call over all the segments.
 
@@ -91,8 +99,8 @@ class Profile:
             head_dim: head size.
             direction: "forward" or "backward".
             causal: False for full rectangles, as steps of a ring use them.
-            cache_write: count the KV-cache write that the shipped forward measurements contain;
-                False for training, which has none.
+            cache_write: count the KV-cache write that the bundled profiles' measurements of
+                forward calls contain; training has none. True reproduces those measurements.
 
         Returns:
             Microseconds and source; no segments take 0.
@@ -215,9 +223,10 @@ class Profile:
     ) -> Estimate:
         """Return the time of an all-to-all whose ranks send and receive different amounts.
 
-        It ends when its busiest rank does, so it takes what an even all-to-all takes in which
-        every rank sends and receives as much as that one: a buffer of
-        S = largest * ranks / (ranks - 1), of which a rank keeps S / ranks.
+        It ends when its busiest rank does. Where uneven ones were measured in a group of this size
+        it takes what one of as busy a rank took; else what an even all-to-all takes in which every
+        rank sends and receives as much as that one: a buffer of S = largest * ranks / (ranks - 1),
+        of which a rank keeps S / ranks.
 
         Args:
             largest_bytes: the most that any rank sends to, or receives from, all the others.
@@ -228,7 +237,7 @@ class Profile:
                 within one node.
 
         Returns:
-            Microseconds; EXTRAPOLATED at best, since only even ones were measured.
+            Microseconds; EXTRAPOLATED at best: from even ones, or from one pattern of uneven ones.
 
         Raises:
             ProfileError: a wrong argument; names it and its value.
@@ -244,14 +253,11 @@ class Profile:
                 )
         if ranks == 1:
             return NOTHING
-        if across_bytes is None or per_node == ranks:
-            found = self.collective_us(
-                "all_to_all",
-                largest_bytes * ranks / (ranks - 1),
-                ranks,
-                ranks_per_node=per_node,
-            )
+        if per_node == ranks:
+            found = self.collectives.estimate(UNEVEN, largest_bytes, ranks)
         else:
+            if across_bytes is None:
+                across_bytes = largest_bytes * (ranks - per_node) / (ranks - 1)
             found = self.network.spanning_v(
                 self.collectives, largest_bytes, across_bytes, ranks, per_node
             )
@@ -307,7 +313,7 @@ class Profile:
         if collectives.source() not in (Source.MEASURED, Source.REPORTED):
             raise collectives.fail("source", "must be measured, or reported of other hardware")
         curves = tuple(CollectiveCurve.from_json(item) for item in collectives.parts("curves"))
-        keys = [(curve.collective, curve.ranks) for curve in curves]
+        keys = [(curve.collective, curve.ranks, curve.ranks_per_node) for curve in curves]
         if repeated := [key for key in keys if keys.count(key) > 1]:
             raise collectives.fail("curves", f"holds {repeated[0][0]} on {repeated[0][1]} twice")
         profile = cls(
@@ -320,6 +326,7 @@ class Profile:
             **{
                 name: Figure.from_json(part, name, least=least, most=most)
                 for name, (least, most) in _FIGURES.items()
+                if name in part.document or (name, part.document.get("version")) not in _UNKNOWN
             },
             points=tuple(point_from_json(p) for p in part.parts("points"))
             if "points" in part.document

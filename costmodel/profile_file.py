@@ -15,7 +15,10 @@ from costmodel.profile import Profile
 from groundwork.atomic import replace_whole
 
 FORMAT = "flashcp-profile"
-VERSION = 1
+VERSION = 2
+"""What is written. Version 1 is read too: it had no `exchange_overlap_factor`, taken for 1, and no
+curves of groups that span nodes."""
+_READS = (1, 2)
 
 _NUMBERS = re.compile(r"\[([-+.0-9eE,\s]+)\]")
 
@@ -54,7 +57,7 @@ def read_profile(path: Path) -> Profile:
     if document.get("format") != FORMAT:
         raise fields.fail("format", f"is {document.get('format')!r}, not {FORMAT!r}")
     version = document.get("version")
-    if version != VERSION or isinstance(version, bool):
+    if version not in _READS or isinstance(version, bool):
         age = ""
         if isinstance(version, int) and not isinstance(version, bool):
             age = (
@@ -62,7 +65,7 @@ def read_profile(path: Path) -> Profile:
                 if version > VERSION
                 else "; it is older than this program: calibrate again"
             )
-        raise fields.fail("version", f"is {version!r}, but this program reads {VERSION}{age}")
+        raise fields.fail("version", f"is {version!r}, but this program reads 1 and 2{age}")
     try:
         return Profile.from_json(fields)
     except ProfileError as error:

@@ -1,8 +1,8 @@
 """Groups that span nodes: NVLink inside, one network interface a GPU between.
 
-Nothing between nodes is measured here: bandwidth and latency are reported figures, and so is every
-estimate that uses them. With n ranks on m nodes of r, S as nccl-tests counts it, w the bandwidth
-of one interface and l the latency of one step over the network:
+Nothing between nodes is measured for bundled profiles: bandwidth and latency are reported figures,
+and so is every estimate that uses them. With n ranks on m nodes of r, S as nccl-tests counts it,
+w the bandwidth of one interface and l the latency of one step over the network:
 
     all_gather, reduce_scatter   max(T(S, r), S (m - 1) / (m r w)) + (m - 1) l
     all_to_all                   max(T(S r / n, r), S (n - r) / (n w)) + (m - 1) l
@@ -21,6 +21,12 @@ on the network A of it across nodes, takes
 
 Inside the node all of L is counted, since what leaves it passes the same links on its way to
 another GPU's interface; where nothing leaves it (A = 0), there is no step over the network.
+
+Groups across nodes whose collectives a calibration measured follow their own curves instead, and
+the formulas serve the others. An all-to-all of uneven parts then takes what was measured of one
+whose busiest rank sends everybody as much, times the ratio of the formula at A and at that one's
+L (n - r) / (n - 1). On one machine whose two "nodes" share a memory and cores the formulas erred
+by 109%: parts that they let overlap there wait for the same cores.
 """
 
 from __future__ import annotations
@@ -28,6 +34,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from costmodel.collectives import UNEVEN
 from costmodel.errors import ProfileError
 from costmodel.estimate import NOTHING, Estimate, Source
 from costmodel.figure import Figure
@@ -76,6 +83,9 @@ class Network:
         self, model: CollectiveModel, name: str, total_bytes: float, ranks: int, per_node: int
     ) -> Estimate:
         """Return the time of a collective over `ranks` of which `per_node` share a node."""
+        measured = model.across(name, total_bytes, ranks, per_node)
+        if measured is not None:
+            return measured
         nodes = ranks // per_node
         bytes_per_us = self.nic_gbps.value * 1e3
         if name == "send_recv":
@@ -103,14 +113,24 @@ class Network:
         """Return the time of an uneven all-to-all by its busiest rank's bytes, see the module."""
         inside = NOTHING
         if per_node > 1:
-            buffer_bytes = largest_bytes * per_node / (per_node - 1)
-            inside = model.estimate("all_to_all", buffer_bytes, per_node)
+            inside = model.estimate(UNEVEN, largest_bytes, per_node)
         if across_bytes == 0:
             return inside
+        found = self._uneven(inside, across_bytes, ranks // per_node)
+        spread = largest_bytes * (ranks - per_node) / (ranks - 1)
+        measured = model.across(UNEVEN, largest_bytes, ranks, per_node)
+        if measured is None:
+            even_bytes = largest_bytes * ranks / (ranks - 1)
+            measured = model.across("all_to_all", even_bytes, ranks, per_node)
+        if measured is None:
+            return found
+        share = found.us / self._uneven(inside, spread, ranks // per_node).us
+        return Estimate(measured.us * share, max(measured.source, Source.EXTRAPOLATED))
+
+    def _uneven(self, inside: Estimate, across_bytes: float, nodes: int) -> Estimate:
         across_us = across_bytes / (self.nic_gbps.value * 1e3)
-        steps = ranks // per_node - 1
         source = max(inside.source, self.nic_gbps.source, self.step_us.source)
-        return Estimate(max(inside.us, across_us) + steps * self.step_us.value, source)
+        return Estimate(max(inside.us, across_us) + (nodes - 1) * self.step_us.value, source)
 
     def to_json(self) -> dict[str, Any]:
         """Return the network as it stands in a profile."""

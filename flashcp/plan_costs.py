@@ -9,17 +9,20 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from costmodel.attention_kernel import LAUNCH_US, THROTTLE, THROTTLE_AFTER_US, attention_us
 from costmodel.estimate import NOTHING, Estimate
 from costmodel.timeline import Clock
+from flashcp.copied import copied_tokens
 from flashcp.errors import PlanError
 from flashcp.exchange import Exchange, across_tokens
 from flashcp.exchange_times import TwoLevels, needed_exchange, two_level_exchange
+from flashcp.overlap import side_by_side
 from flashcp.ring import local_segments, ring_segments
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from costmodel.model_shape import ModelShape
     from flashcp.plans import Plan
     from flashcp.prediction import Direction, Setting
@@ -30,15 +33,17 @@ class Copies:
     """What each rank copies in one direction of one layer, microseconds, [N] each.
 
     Attributes:
-        packed: forward, into a send buffer; what is sent to one rank alone goes from where it lies.
-        placed: keys and values beside the kernel; backward, their gradients.
+        packed: forward, into a send buffer.
+        placed: forward, keys and values beside the kernel.
         merged: outputs of the two calls of an overlapping plan; backward, their dQ.
-        returned: backward, gradients of what was sent, added to those of own attention.
+        summed: backward, gradients of keys and values before they go home.
+        returned: backward, gradients that came home, added to those of own attention.
     """
 
     packed: Clock
     placed: Clock
     merged: Clock
+    summed: Clock
     returned: Clock
 
 
@@ -49,19 +54,6 @@ def merged_bytes(waiting_tokens: "NDArray[np.int64]", model: "ModelShape") -> Cl
     """
     token_bytes = model.q_heads * model.head_dim * model.dtype_bytes
     return waiting_tokens.astype(np.float64) * (1.5 * token_bytes)
-
-
-def lands(exchange: Exchange) -> bool:
-    """Tell whether what is received lands where the kernel reads it, sent from where it lies."""
-    return exchange in (Exchange.ALL_TO_ALL_NEEDED, Exchange.ALL_TO_ALL_TWO_LEVEL)
-
-
-def returned_bytes(sent_tokens: Clock, model: "ModelShape") -> Clock:
-    """Return the bytes that adding up returned gradients moves: two read and one written.
-
-    Counted as one byte read and one written, as `CopyModel` does.
-    """
-    return sent_tokens * (1.5 * model.kv_bytes_per_token)
 
 
 class PlanCosts:
@@ -106,12 +98,10 @@ class PlanCosts:
             attention_us(q_lens[waits], prefixes, before[plan.rank_splits], full),
         )
 
-    def slowed(self, us: Clock, exchange_us: float) -> Clock:
-        """Return the time of attention beside which an exchange runs until it ends."""
-        factor = self.setting.profile.overlap_factor.value
-        return np.where(
-            us * factor <= exchange_us, us * factor, us + exchange_us * (1 - 1 / factor)
-        )
+    def beside(self, own_us: Clock, exchange_us: float) -> "tuple[Clock, float]":
+        """Return what attention to own keys, [N], and the exchange take that run side by side."""
+        own, exchange = side_by_side(own_us, exchange_us, self.setting.profile)
+        return own, float(exchange)
 
     @cached_property
     def copies(self) -> Copies:
@@ -119,7 +109,7 @@ class PlanCosts:
         plan, copies = self.plan, self.setting.profile.copies
         nothing = np.zeros(plan.cp)
         if plan.cp == 1:
-            return Copies(nothing, nothing, nothing, nothing)
+            return Copies(nothing, nothing, nothing, nothing, nothing)
         merged = nothing
         if plan.overlap:
             merged = self._moved_us(merged_bytes(plan.waiting_tokens[1], self.setting.model))
@@ -133,34 +123,35 @@ class PlanCosts:
             # The profile counts a shard's cost for both directions together.
             shards = np.diff(plan.rank_splits) / 2
             placed = copies.us_array(moved * self.kv_bytes, shards, "per-shard")
-            return Copies(nothing, placed, merged, nothing)
-        sent = self._sent_tokens()
-        # A full all-gather too sends the local KV from where it lies.
-        whole = lands(plan.exchange) or plan.exchange is Exchange.ALL_GATHER
-        packed = nothing if whole else sent
-        keys = plan.waiting_tokens[0] if plan.overlap else plan.needed_tokens[2]
-        received = plan.needed_tokens[1] if lands(plan.exchange) else nothing
-        return Copies(
-            self._moved_us(packed * self.kv_bytes),
-            self._moved_us((keys - received) * np.float64(self.kv_bytes)),
-            merged,
-            self._moved_us(returned_bytes(sent, self.setting.model)),
+            return Copies(nothing, placed, merged, placed, nothing)
+        tokens = copied_tokens(
+            plan.exchange,
+            plan.overlap,
+            plan.waiting_tokens,
+            plan.rank_tokens,
+            self._sent_tokens(),
+            plan.needed_tokens[1],
+            self.setting.model.dtype_bytes,
         )
+        packed, placed, summed, returned = (
+            self._moved_us(row * float(self.kv_bytes)) for row in tokens
+        )
+        return Copies(packed, placed, merged, summed, returned)
 
     def _moved_us(self, moved_bytes: Clock) -> Clock:
         """Return the time of copying, in which a byte is read once and written once."""
         return self.setting.profile.copies.us_array(moved_bytes, np.zeros(self.plan.cp), "in-place")
 
-    def _sent_tokens(self) -> Clock:
+    def _sent_tokens(self) -> "NDArray[np.int64]":
         """Return the tokens that each rank sends or passes on, once for each receiver."""
         if self.plan.exchange is Exchange.ALL_TO_ALL_NEEDED:
-            return self.plan.needed_tokens[0].astype(np.float64)
+            return self.plan.needed_tokens[0]
         if self.plan.exchange is Exchange.ALL_TO_ALL_TWO_LEVEL:
             across_sent, _, inside_sent, _ = self.plan.two_level_tokens
-            return (across_sent + inside_sent).astype(np.float64)
+            return across_sent + inside_sent
         if self.plan.exchange is Exchange.ALL_GATHER_NON_LAST:
-            return self.plan.non_last_tokens.astype(np.float64)
-        return self.plan.rank_tokens.astype(np.float64)
+            return self.plan.non_last_tokens
+        return self.plan.rank_tokens
 
     @cached_property
     def two_levels(self) -> TwoLevels | None:
@@ -222,11 +213,11 @@ class PlanCosts:
             ranks_per_node=self.setting.ranks_per_node,
         )
 
-    def ring_attention(self, direction: "Direction", transfer_us: float) -> NDArray[np.float64]:
-        """Return the time of each step's call on each rank, [N steps, N].
+    def ring_attention(self, direction: "Direction", transfer_us: float) -> "tuple[Clock, Clock]":
+        """Return the time of each step's call on each rank, [N steps, N], and transfer, [N - 1].
 
-        Every step but the last runs beside a transfer of `transfer_us`, which slows it. The calls
-        of a rank follow one another, so they are one load to its clock, not N short ones.
+        Every step but the last runs beside a transfer of `transfer_us`, and each slows the other.
+        The calls of a rank follow one another, so they are one load to its clock, not N short ones.
         """
         plan, setting = self.plan, self.setting
         shards = (plan.document, plan.start, plan.stop, plan.rank_splits)
@@ -244,8 +235,8 @@ class PlanCosts:
         load = busy.sum(axis=0)
         slower = parameters[THROTTLE] * np.maximum(load - parameters[THROTTLE_AFTER_US], 0.0)
         calls += busy * (slower / np.maximum(load, 1e-9))
-        calls[:-1] = self.slowed(calls[:-1], transfer_us)
-        return calls
+        calls[:-1], transfers = side_by_side(calls[:-1], transfer_us, setting.profile)
+        return calls, transfers
 
     def ring_home_us(self, direction: "Direction") -> float:
         """Return the time in which the last step's dKV travels to its own rank; 0 forward."""

@@ -144,9 +144,10 @@ class _Run:
         exchange_us = self.costs.exchange_us("forward")
         own, rest = self.costs.attention("forward")
         packed = line.run(Kind.COPIES, "pack KV", copies.packed)
+        own, exchange_us = self.costs.beside(own, exchange_us)
         arrived = self._exchange("KV", exchange_us, packed)
         if self.plan.overlap:
-            line.run(Kind.FORWARD, _OWN, self.costs.slowed(own, exchange_us))
+            line.run(Kind.FORWARD, _OWN, own)
         line.run(Kind.COPIES, "place KV", copies.placed, after=arrived)
         line.run(Kind.FORWARD, _PREFIXES if self.plan.overlap else _ALL, rest)
         if self.plan.overlap:
@@ -161,10 +162,11 @@ class _Run:
         own, rest = self.costs.attention("backward")
         # What others wait for comes first, so that it travels while own keys are attended to.
         line.run(Kind.BACKWARD, _PREFIXES if self.plan.overlap else _ALL, rest)
-        packed = line.run(Kind.COPIES, "pack dKV", copies.placed)
+        packed = line.run(Kind.COPIES, "sum dKV", copies.summed)
+        own, exchange_us = self.costs.beside(own, exchange_us)
         arrived = self._exchange("dKV", exchange_us, packed)
         if self.plan.overlap:
-            line.run(Kind.BACKWARD, _OWN, self.costs.slowed(own, exchange_us))
+            line.run(Kind.BACKWARD, _OWN, own)
             line.run(Kind.MERGE, "add dQ", copies.merged)
         line.run(Kind.COPIES, "add dKV", copies.returned, after=arrived)
 
@@ -173,13 +175,16 @@ class _Run:
         line, levels = self.timeline, self.costs.two_levels
         if levels is None:
             return line.collective(what, us, after=packed)
-        rails = (f"{what}, across nodes", levels.across.us)
-        inside = (f"{what}, inside nodes", levels.inside.us)
+        # Attention beside it slows all of its steps alike.
+        slower = us / levels.whole.us if levels.whole.us > 0 else 1.0
+        rails = (f"{what}, across nodes", levels.across.us * slower)
+        inside = (f"{what}, inside nodes", levels.inside.us * slower)
+        packed_us = levels.packed_us * slower
         # Home the same way: dKV is summed inside the node before it crosses.
         first, last = (rails, inside) if what == "KV" else (inside, rails)
         came = line.collective(*first, after=packed)
         name = f"pass {what} on"
-        ready = line.run(Kind.COPIES, name, levels.packed_us, stream=Stream.EXCHANGE, after=came)
+        ready = line.run(Kind.COPIES, name, packed_us, stream=Stream.EXCHANGE, after=came)
         return line.collective(*last, after=ready)
 
     def parts(self, entries: slice, begin_us: float, end_us: float) -> tuple[float, float, float]:
@@ -201,7 +206,7 @@ class _Run:
         plan, line = self.plan, self.timeline
         kind = Kind.FORWARD if direction == "forward" else Kind.BACKWARD
         transfer_us, merges = self.costs.ring_transfer(direction)
-        calls = self.costs.ring_attention(direction, transfer_us)
+        calls, transfers = self.costs.ring_attention(direction, transfer_us)
         received = np.zeros(plan.cp) + line.total_us
         for step in range(plan.cp):
             began = np.maximum(received, line.now(Stream.COMPUTE))
@@ -209,7 +214,7 @@ class _Run:
             if step > 0:
                 line.run(Kind.MERGE, "merge", np.where(calls[step] > 0, merges, 0.0))
             if step < plan.cp - 1:
-                received = line.pass_on(f"KV, step {step}", transfer_us, after=began)
+                received = line.pass_on(f"KV, step {step}", float(transfers[step]), after=began)
         home_us = self.costs.ring_home_us(direction)
         if home_us > 0:
             # dKV travels a step behind its KV and needs one more to come home.

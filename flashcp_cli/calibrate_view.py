@@ -73,6 +73,7 @@ def print_calibration(
         console.print(_errors(profile))
     for figure, name in (
         (profile.overlap_factor, "attention slows beside an exchange"),
+        (profile.exchange_overlap_factor, "an exchange slows beside attention"),
         (profile.copies.memory_share, "copies of picked rows reach, of contiguous ones"),
         (profile.launch_us, "one further kernel takes, us"),
         (profile.network.nic_gbps, "between nodes, GB/s a rank"),

@@ -164,11 +164,16 @@ def collective_curves(profile: "Profile") -> list[CollectivePoint]:
 
     For ring steps that is what each rank sends over the time.
     """
+    from costmodel.collectives import COLLECTIVES
+
     table = _measured(profile, "collectives")
     own = _own_transfers(profile)
     points = []
-    for name in sorted({curve.collective for curve in profile.collectives.curves}):
-        ranks = profile.collectives.measured_ranks(name)[-1]
+    for name in sorted(COLLECTIVES):
+        groups = profile.collectives.measured_ranks(name)
+        if not groups:
+            continue
+        ranks = groups[-1]
         for size in sorted({s for n, r, s in own if (n, r) == (name, ranks)}) or _SIZES:
             estimate = profile.collective_us(name, size, ranks, ranks_per_node=ranks)
             moved = size if name == "send_recv" else size * (ranks - 1) / ranks

@@ -147,6 +147,7 @@ def parameter_rows(profile: "Profile") -> "list[tuple[str, Figure, str]]":
         ("device memory", copies.memory_gbps, "GB/s"),
         ("memory share reached", copies.memory_share, ""),
         ("attention overlap factor", profile.overlap_factor, ""),
+        ("exchange overlap factor", profile.exchange_overlap_factor, ""),
         ("kernel launch", profile.launch_us, "us"),
         ("dense bf16 peak", profile.peak_tflops, "TFLOP/s"),
         ("linear share of peak", profile.linear_share, ""),
@@ -192,7 +193,9 @@ def _curves(profile: "Profile") -> Table:
     for curve in profile.collectives.curves:
         table.add_row(
             curve.collective,
-            str(curve.ranks),
+            str(curve.ranks)
+            if curve.ranks_per_node == curve.ranks
+            else f"{curve.ranks}, {curve.ranks_per_node} a node",
             f"{curve.alpha_us:.2f}",
             f"{curve.beta_us_per_byte * 2**20:.4g}",
             f"{curve.gamma_us_per_root_byte * 2**10:.2f}",

@@ -25,7 +25,6 @@ _ROUND_US = 3000.0
 _MOST_INNER = 20
 _ROUNDS = 6
 _ELEMENT_BYTES = 2
-_UNEVEN_BYTES = (2**14, 2**17, 2**20, 2**22)
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,8 @@ def planned(sizes: tuple[int, ...], ranks: int) -> list[Exchange]:
     for size in sizes:
         even = size // (ranks * _ELEMENT_BYTES) * ranks * _ELEMENT_BYTES
         found += [Exchange(name, "even", even) for name in COLLECTIVES]
-    uneven = [Exchange("all_to_all", "uneven", s) for s in _UNEVEN_BYTES if s <= max(sizes)]
-    return [*found[:8], Exchange("all_to_all", "empty", 0), *uneven, *found[8:]]
+        found.append(Exchange("all_to_all", "uneven", even))
+    return [*found[:10], Exchange("all_to_all", "empty", 0), *found[10:]]
 
 
 def measure(exchange: Exchange, group: Group, watch: Stopwatch, limit_s: float) -> TransferPoint:

@@ -20,6 +20,7 @@ from flashcp.exchange import (
     waiting_tokens,
 )
 from flashcp.exchange_times import needed_exchange, two_level_exchange
+from flashcp.overlap import side_by_side
 from flashcp.plan_costs import lands, merged_bytes, returned_bytes
 from flashcp.strategies._shards import columns
 
@@ -114,7 +115,6 @@ def options(
     merged = copies_us(merged_bytes(waiting, setting.model))
     landed = copies_us((joined - received) * kv_bytes), copies_us((prefix - received) * kv_bytes)
     placed = copies_us(joined * kv_bytes), copies_us(prefix * kv_bytes)
-    factor = setting.profile.overlap_factor.value
     found = []
     for way in ways:
         packs = way.exchange is Exchange.ALL_GATHER_NON_LAST
@@ -124,7 +124,7 @@ def options(
         times = (way.forward_us, way.backward_us)
         totals = (
             _together_us(one, packed, joined_us, returned, times),
-            _apart_us(two, packed, prefix_us, merged, returned, times, factor),
+            _apart_us(two, packed, prefix_us, merged, returned, times, setting),
         )
         for overlap, total in enumerate(totals):
             found.append(
@@ -239,19 +239,16 @@ def _apart_us(
     merged: "Clock",
     returned: "Clock",
     exchange: tuple[float, float],
-    factor: float,
+    setting: "Setting",
 ) -> float:
     """Return the slowest rank's forward and backward where own keys are attended to meanwhile."""
     (own, rest), (own_back, rest_back) = attention
-    arrived = packed.max() + exchange[0]
-    ready = packed + _slowed(own, exchange[0], factor)
+    own, there = side_by_side(own, exchange[0], setting.profile)
+    own_back, home = side_by_side(own_back, exchange[1], setting.profile)
+    arrived = packed.max() + there
+    ready = packed + own
     began = float((np.maximum(ready, arrived) + placed + rest + merged).max())
     gone = began + rest_back + placed
-    arrived = gone.max() + exchange[1]
-    ready = gone + _slowed(own_back, exchange[1], factor) + merged
+    arrived = gone.max() + home
+    ready = gone + own_back + merged
     return float((np.maximum(ready, arrived) + returned).max())
-
-
-def _slowed(us: "Clock", exchange_us: float, factor: float) -> "Clock":
-    """Return the time of attention beside which an exchange runs until it ends."""
-    return np.where(us * factor <= exchange_us, us * factor, us + exchange_us * (1 - 1 / factor))

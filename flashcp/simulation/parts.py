@@ -61,15 +61,15 @@ def _joined(costs: PlanCosts, direction: Direction, began_us: float) -> tuple[Cl
     copies = costs.copies
     exchange_us = costs.exchange_us(direction)
     own, rest = costs.attention(direction)
-    own = costs.slowed(own, exchange_us)
+    own, exchange_us = costs.beside(own, exchange_us)
     if direction == "forward":
         copied = copies.packed + copies.placed + copies.merged
         packed = began_us + copies.packed
         arrived = packed.max() + exchange_us
         ends = np.maximum(packed + own, arrived) + copies.placed + rest + copies.merged
     else:
-        copied = copies.placed + copies.merged + copies.returned
-        packed = began_us + rest + copies.placed
+        copied = copies.summed + copies.merged + copies.returned
+        packed = began_us + rest + copies.summed
         arrived = packed.max() + exchange_us
         ends = np.maximum(packed + own + copies.merged, arrived) + copies.returned
     return np.maximum(ends, arrived), own + rest, copied
@@ -77,9 +77,9 @@ def _joined(costs: PlanCosts, direction: Direction, began_us: float) -> tuple[Cl
 
 def _ring(costs: PlanCosts, direction: Direction, began_us: float) -> tuple[Clock, Clock, Clock]:
     transfer_us, merges = costs.ring_transfer(direction)
-    calls = costs.ring_attention(direction, transfer_us)
+    calls, transfers = costs.ring_attention(direction, transfer_us)
     home_us = costs.ring_home_us(direction)
-    ends, merged = _ring_ends(calls, merges, transfer_us, began_us, home_us)
+    ends, merged = _ring_ends(calls, merges, transfers, began_us, home_us)
     return ends, calls.sum(axis=0), merged
 
 
@@ -87,11 +87,11 @@ def _ring(costs: PlanCosts, direction: Direction, began_us: float) -> tuple[Cloc
 def _ring_ends(
     calls: NDArray[np.float64],
     merges: NDArray[np.float64],
-    transfer_us: float,
+    transfers: NDArray[np.float64],
     began_us: float,
     home_us: float,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Run the clocks of a ring; calls [N steps, N], merges [N] to ends and merges [N]."""
+    """Run a ring's clocks; calls [N, N], merges [N], transfers [N - 1] to ends [N], merges [N]."""
     ranks = merges.size
     compute = np.full(ranks, began_us)
     exchange = np.full(ranks, began_us)
@@ -108,7 +108,7 @@ def _ring_ends(
                 merged[rank] += merges[rank]
         if step < ranks - 1:
             for rank in range(ranks):
-                exchange[rank] = max(ready[rank], ready[rank - 1]) + transfer_us
+                exchange[rank] = max(ready[rank], ready[rank - 1]) + transfers[step]
                 received[rank] = exchange[rank]
     if home_us > 0:
         for rank in range(ranks):

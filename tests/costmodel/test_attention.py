@@ -132,7 +132,9 @@ def test_an_unfitted_head_size_lies_between_its_neighbours_and_is_extrapolated()
 
 def test_training_calls_take_no_longer_than_the_engines_calls():
     for q_heads, kv_heads, lens in ((32, 32, [4096] * 4), (8, 1, [1024] * 8), (64, 8, [64] * 99)):
-        engine = us(lens, lens, MODEL.parameters(q_heads, kv_heads, 128, "forward"))
+        engine = us(
+            lens, lens, MODEL.parameters(q_heads, kv_heads, 128, "forward", cache_write=True)
+        )
         training = MODEL.parameters(q_heads, kv_heads, 128, "forward", cache_write=False)
         assert us(lens, lens, training) < engine
 

@@ -143,8 +143,8 @@ def test_backward_is_reported_and_mixed_lengths_are_extrapolated(profile: Profil
 
 def test_the_cache_write_of_the_measurements_can_be_left_out(profile: Profile) -> None:
     shape: dict[str, Any] = SHAPE
-    with_write = profile.attention_us([4096] * 4, [4096] * 4, **shape)
-    without = profile.attention_us([4096] * 4, [4096] * 4, **shape, cache_write=False)
+    with_write = profile.attention_us([4096] * 4, [4096] * 4, **shape, cache_write=True)
+    without = profile.attention_us([4096] * 4, [4096] * 4, **shape)
     assert without.us < with_write.us
 
 

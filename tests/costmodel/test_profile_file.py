@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from costmodel import ProfileError, load_profile
+from costmodel import ProfileError, Source, load_profile
 from costmodel.build_profiles import DATA_SHEETS, build_profile
 from costmodel.profile_file import bundled_profiles, profile_text, read_profile, write_profile
 
@@ -42,8 +42,8 @@ def refusal(path: Path) -> str:
 BROKEN = {
     "another format": (("format",), "safetensors", "format is 'safetensors', not 'flashcp"),
     "no format": (("format",), DELETE, "format is None"),
-    "an older version": (("version",), 0, "version is 0, but this program reads 1; it is older"),
-    "a newer version": (("version",), 2, "version is 2, but this program reads 1; it is newer"),
+    "an older version": (("version",), 0, "version is 0, but this program reads 1 and 2; it is"),
+    "a newer version": (("version",), 3, "version is 3, but this program reads 1 and 2; it is new"),
     "a version that is text": (("version",), "1", "version is '1'"),
     "a version that is true": (("version",), True, "version is True"),
     "no name": (("name",), DELETE, "name is missing"),
@@ -74,7 +74,7 @@ BROKEN = {
     ),
     "a group of one": (("collectives", "curves", 0, "ranks"), 1, "curves[0].ranks is 1"),
     "a group measured twice": (
-        ("collectives", "curves", 0, "ranks"), 4, "curves holds all_gather on 4 twice",
+        ("collectives", "curves", 0, "collective"), "all_to_all", "holds all_to_all on 2 twice",
     ),
     "times that fall": (
         ("collectives", "curves", 0, "times_us", 3), 1.0, "times_us falls from 5.29 to 1",
@@ -178,6 +178,25 @@ def test_a_profile_survives_its_file_exactly(name: str, tmp_path: Path) -> None:
     assert read_profile(file) == profile
     assert load_profile(str(file)) == profile
     assert [path.name for path in tmp_path.iterdir()] == ["profile.json"]
+
+
+def test_a_profile_of_version_1_is_read_as_it_was_meant(tmp_path: Path) -> None:
+    old = document() | {"version": 1}
+    del old["exchange_overlap_factor"]
+    for curve in old["collectives"]["curves"]:
+        del curve["ranks_per_node"]
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps(old))
+    profile = load_profile(path)
+    assert profile.exchange_overlap_factor.value == 1
+    assert profile.exchange_overlap_factor.source is Source.REPORTED
+    assert profile.to_json() == load_profile("h100-sxm").to_json()
+
+
+def test_version_2_lacks_no_figure_silently(tmp_path: Path) -> None:
+    path = tmp_path / "profile.json"
+    path.write_text(json.dumps(changed(("exchange_overlap_factor",), DELETE)))
+    assert "exchange_overlap_factor is missing" in refusal(path)
 
 
 def test_a_failed_write_leaves_nothing_behind(

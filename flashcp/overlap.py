@@ -1,0 +1,43 @@
+"""What attention and an exchange take side by side: each slows the other while both run.
+
+Alone they take a and x; beside the other f a and g x. The one that would end first, of f a and
+g x, takes that; of the other what is left goes on alone, so it ends later by what it lost until
+then: a + (1 - 1/f) g x, or x + (1 - 1/g) f a. An exchange is as slow as its slowest rank, the one
+that attends longest. f and g are the profile's, measured by `flashcp calibrate`; bundled profiles
+have f from a publication and g = 1, since nobody has measured it.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from costmodel.profile import Profile
+
+    Clock = NDArray[np.float64]
+
+
+def side_by_side(
+    attention_us: "Clock", exchange_us: float, profile: "Profile"
+) -> "tuple[Clock, Clock]":
+    """Return how long attention and an exchange take that are begun together.
+
+    Args:
+        attention_us: each rank's attention alone, [..., ranks]; each row has its own exchange.
+        exchange_us: the exchange alone.
+        profile: whose factors count.
+
+    Returns:
+        Attention, [..., ranks], and the exchanges, [...].
+    """
+    factor = profile.overlap_factor.value
+    exchange_factor = profile.exchange_overlap_factor.value
+    beside = attention_us * factor
+    longest = np.full(beside.shape[:-1], exchange_us)
+    if exchange_factor > 1:
+        lost = (1 - 1 / exchange_factor) * beside.max(axis=-1)
+        longest = np.minimum(exchange_us * exchange_factor, exchange_us + lost)
+    waited = longest[..., None]
+    return np.where(beside <= waited, beside, attention_us + waited * (1 - 1 / factor)), longest
