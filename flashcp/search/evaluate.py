@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from costmodel.attention_kernel import attention_us
+from flashcp.copied import copied_tokens
 from flashcp.exchange import (
     Exchange,
     across_tokens,
@@ -21,7 +22,7 @@ from flashcp.exchange import (
 )
 from flashcp.exchange_times import needed_exchange, two_level_exchange
 from flashcp.overlap import side_by_side
-from flashcp.plan_costs import lands, merged_bytes, returned_bytes
+from flashcp.plan_costs import merged_bytes
 from flashcp.strategies._shards import columns
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class _Way:
     """An exchange of a placement: what each rank sends, its time each way, its traffic."""
 
     exchange: Exchange
-    sent_tokens: "Clock"
+    sent_tokens: "NDArray[np.int64]"
     forward_us: float
     backward_us: float
     moved_tokens: float
@@ -93,38 +94,40 @@ def options(
     apart = sum(own + rest for own, rest in two)
     if min((one[0] + one[1]).max(), np.max(apart)) > limit_us:
         return []
-    sent, received, joined = needed_tokens(document, rank, start, stop, cp)
+    sent, received, _ = needed_tokens(document, rank, start, stop, cp)
     non_last = non_last_tokens(lengths, document, rank, start, stop, cp)
-    tokens = np.bincount(rank, stop - start, cp).astype(np.int64) if cp > 1 else np.zeros(1, int)
+    held = np.bincount(rank, stop - start, cp).astype(np.int64)
     per_node = setting.profile.network.per_node(cp, setting.ranks_per_node)
     needed = float(max(sent.max(), received.max()))
     ways = [
         _needed(rows, cp, per_node, setting, needed, sent),
         _gathered(Exchange.ALL_GATHER_NON_LAST, non_last, cp, setting),
-        _gathered(Exchange.ALL_GATHER, tokens, cp, setting),
+        _gathered(Exchange.ALL_GATHER, held if cp > 1 else held - held, cp, setting),
     ]
     if 1 < per_node < cp:
         ways.append(_two_level(rows, cp, per_node, setting))
-    kv_bytes = np.float64(setting.model.kv_bytes_per_token)
-    nothing = np.zeros(cp)
-
-    def copies_us(moved_bytes: "Clock") -> "Clock":
-        return setting.profile.copies.us_array(moved_bytes, nothing, "in-place")
-
-    prefix, waiting = waiting_tokens(rank, start, stop, cp)
-    merged = copies_us(merged_bytes(waiting, setting.model))
-    landed = copies_us((joined - received) * kv_bytes), copies_us((prefix - received) * kv_bytes)
-    placed = copies_us(joined * kv_bytes), copies_us(prefix * kv_bytes)
+    kv_bytes = float(setting.model.kv_bytes_per_token)
+    copies, nothing = setting.profile.copies, np.zeros(cp)
+    dtype_bytes = setting.model.dtype_bytes
+    waiting = waiting_tokens(rank, start, stop, cp)
+    merged = copies.us_array(merged_bytes(waiting[1], setting.model), nothing, "in-place")
     found = []
     for way in ways:
-        packs = way.exchange is Exchange.ALL_GATHER_NON_LAST
-        packed = copies_us(way.sent_tokens * kv_bytes) if packs else nothing
-        returned = copies_us(returned_bytes(way.sent_tokens, setting.model))
-        joined_us, prefix_us = landed if lands(way.exchange) else placed
+        joined_us, split_us = (
+            copies.us_array(
+                copied_tokens(
+                    way.exchange, overlap, waiting, held, way.sent_tokens, received, dtype_bytes
+                )
+                * kv_bytes,
+                nothing,
+                "in-place",
+            )
+            for overlap in (False, True)
+        )
         times = (way.forward_us, way.backward_us)
         totals = (
-            _together_us(one, packed, joined_us, returned, times),
-            _apart_us(two, packed, prefix_us, merged, returned, times, setting),
+            _together_us(one, joined_us, times),
+            _apart_us(two, split_us, merged, times, setting),
         )
         for overlap, total in enumerate(totals):
             found.append(
@@ -155,8 +158,7 @@ def _needed(
         across = across_tokens(document, rank, start, stop, cp, per_node)
         together, most = float(across[0].sum()), float(max(across[0].max(), across[1].max()))
     us = needed_exchange(largest_tokens, most, cp, setting).us
-    out = sent.astype(np.float64)
-    return _Way(Exchange.ALL_TO_ALL_NEEDED, out, us, us, largest_tokens, together)
+    return _Way(Exchange.ALL_TO_ALL_NEEDED, sent, us, us, largest_tokens, together)
 
 
 def _two_level(rows: "Rows", cp: int, per_node: int, setting: "Setting") -> _Way:
@@ -166,7 +168,7 @@ def _two_level(rows: "Rows", cp: int, per_node: int, setting: "Setting") -> _Way
     sent, received = tokens[0] + tokens[2], tokens[1] + tokens[3]
     return _Way(
         Exchange.ALL_TO_ALL_TWO_LEVEL,
-        sent.astype(np.float64),
+        sent,
         us,
         us,
         float(max(sent.max(), received.max())),
@@ -189,7 +191,7 @@ def _gathered(exchange: Exchange, sent: "NDArray[np.int64]", cp: int, setting: "
     per_node = setting.profile.network.per_node(cp, setting.ranks_per_node)
     together, _ = across_uniform(exchange, largest_tokens, cp, per_node)
     moved = float((cp - 1) * largest_tokens)
-    return _Way(exchange, sent.astype(np.float64), forward_us, backward_us, moved, together)
+    return _Way(exchange, sent, forward_us, backward_us, moved, together)
 
 
 def _attention(
@@ -218,37 +220,31 @@ def _attention(
     return one, two
 
 
-def _together_us(
-    attention: "list[Clock]",
-    packed: "Clock",
-    placed: "Clock",
-    returned: "Clock",
-    exchange: tuple[float, float],
-) -> float:
+def _together_us(attention: "list[Clock]", copied: "Clock", exchange: tuple[float, float]) -> float:
     """Return the slowest rank's forward and backward where all attention waits."""
+    packed, placed, summed, returned = copied
     arrived = packed.max() + exchange[0]
     began = float((arrived + placed + attention[0]).max())
-    arrived = (began + attention[1] + placed).max() + exchange[1]
+    arrived = (began + attention[1] + summed).max() + exchange[1]
     return float(arrived + returned.max())
 
 
 def _apart_us(
     attention: "list[tuple[Clock, Clock]]",
-    packed: "Clock",
-    placed: "Clock",
+    copied: "Clock",
     merged: "Clock",
-    returned: "Clock",
     exchange: tuple[float, float],
     setting: "Setting",
 ) -> float:
     """Return the slowest rank's forward and backward where own keys are attended to meanwhile."""
     (own, rest), (own_back, rest_back) = attention
+    packed, placed, summed, returned = copied
     own, there = side_by_side(own, exchange[0], setting.profile)
     own_back, home = side_by_side(own_back, exchange[1], setting.profile)
     arrived = packed.max() + there
     ready = packed + own
     began = float((np.maximum(ready, arrived) + placed + rest + merged).max())
-    gone = began + rest_back + placed
+    gone = began + rest_back + summed
     arrived = gone.max() + home
     ready = gone + own_back + merged
     return float((np.maximum(ready, arrived) + returned).max())

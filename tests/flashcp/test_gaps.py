@@ -22,9 +22,11 @@ from traces import Trace, pack
 def test_no_strategy_moves_less_than_the_bound_at_its_balance(lengths, cp):
     packing = pack(Trace("t", lengths), 4096)
     found = compare(packing, cp, NAMES, default_setting(), effort=0.05)
+    tokens = np.array([packing.document_lengths(i).sum() for i in range(len(packing))]) / cp
     for name, outcome in found.outcomes.items():
         least = gaps.traffic_bounds(packing, cp, outcome.imbalance)
-        assert (outcome.moved_share >= least - 1e-9).all(), name
+        # The paper's measure, which an all-gather of non-last shards has, is over whole tokens.
+        assert (outcome.moved_share >= least * tokens / np.ceil(tokens) - 1e-9).all(), name
 
 
 def test_exact_is_sought_on_small_packs_only_and_is_the_same_again():
