@@ -44,7 +44,7 @@ TOKENS_SLACK = 16  # tokens over or under the mean that weigh no more than their
 LOCAL_TILE_US = 17  # the forward's part of TILE_US
 LOCAL_ROW_US = 18
 BACKWARD = 19  # how many times as long the backward takes
-COPY_US = 20  # of a token placed, both ways
+COPY_US = 20  # of a token placed, and its gradient summed
 EXCHANGE_US = 21  # of an exchange, one way: what it takes anyway
 EXCHANGE_TOKEN_US = 22  # and for each token of the busiest rank
 MERGE_US = 23  # of a token that waits, both ways
@@ -96,7 +96,7 @@ def search_weights(
     ) / cp
     kv_bytes = setting.model.kv_bytes_per_token
     model, memory = setting.model, setting.profile.copies.memory_bytes_per_us
-    weights[COPY_US] = 4 * kv_bytes / memory
+    weights[COPY_US] = 5 * kv_bytes / memory
     weights[RETURN_US] = 3 * kv_bytes / memory
     weights[MERGE_US] = 6 * model.q_heads * model.head_dim * model.dtype_bytes / memory
     if cp > 1:
