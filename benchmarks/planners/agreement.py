@@ -1,17 +1,16 @@
 """Whether the re-implemented rules agree with the peers' own planners, where those install.
 
-PyTorch's PTRR (needs torch) on the block counts of its own masks, and Megatron's hybrid CP (needs
-megatron-core; --megatron names the folder that holds `megatron/`) on the ranks a sample needs.
+PyTorch's PTRR (needs torch) on the block counts of its own masks, and the bucket scheduler of
+Megatron's hybrid CP (needs megatron-core; --megatron names the folder that holds `megatron/`).
 Run: python benchmarks/planners/agreement.py
 """
 
 import argparse
-import ast
-from math import ceil, log2
-from pathlib import Path
+import sys
+import warnings
 
 import numpy as np
-from rules import hybrid_ranks, key_blocks, ptrr_groups
+from rules import hybrid, key_blocks, ptrr_groups
 
 from traces import load, pack
 
@@ -41,23 +40,53 @@ def check_ptrr(packs, cp):
     print(f"PyTorch PTRR {torch.__version__}: {same} of {len(packs)} packs placed alike")
 
 
-def check_megatron(packs, folder, cp):
-    """Run Megatron's own `gpus_needed`, cut out of its scheduler, which imports its extensions."""
-    path = Path(folder) / "megatron/core/pipeline_parallel/hybrid_cp_schedule.py"
-    wanted = [
-        node
-        for part in ast.parse(path.read_text()).body
-        if isinstance(part, ast.ClassDef) and part.name == "BalancedCPScheduler"
-        for node in part.body
-        if isinstance(node, ast.FunctionDef) and node.name == "gpus_needed"
-    ]
-    wanted[0].decorator_list = []
-    names = {"ceil": ceil, "log2": log2}
-    exec(compile(ast.Module(wanted, []), str(path), "exec"), names)  # noqa: S102 - the peer's code
-    scheduler = type("Scheduler", (), {"max_seq_len_per_rank": 131072 / cp})()
-    lengths = [int(n) for p in packs for n in p]
-    same = sum(names["gpus_needed"](scheduler, n) == hybrid_ranks(n, 131072 / cp) for n in lengths)
-    print(f"Megatron hybrid CP: {same} of {len(lengths)} samples on as many ranks")
+def check_megatron(traces, folder, cp):
+    """Run Megatron's own bucket scheduler on a group of `cp` ranks that torch only pretends.
+
+    The scheduler asks the group for nothing but its size. It may spread a pack over several groups
+    of samples, which run one after another; a rank's samples are those of all of them.
+    """
+    sys.path.insert(0, folder)
+    warnings.simplefilter("ignore")  # of Megatron's missing extensions
+    import torch.distributed as dist  # noqa: PLC0415 - optional
+    from megatron.core.pipeline_parallel.hybrid_cp_schedule import (  # noqa: PLC0415
+        BalancedCPScheduler,
+    )
+    from torch.testing._internal.distributed.fake_pg import FakeStore  # noqa: PLC0415
+
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=cp)
+    scheduler = BalancedCPScheduler(131072 / cp, dist.group.WORLD)
+    for name, packs in traces.items():
+        alike, as_many, samples, groups = 0, 0, 0, 0
+        imbalance = np.zeros((len(packs), 2))
+        for i, lengths in enumerate(packs):
+            found = scheduler.get_groups_and_subsamples(
+                [(sample, int(n)) for sample, n in enumerate(lengths)], None
+            )[1]
+            theirs = [
+                {rank for group in found for rank in range(cp) if sample in group[rank]}
+                for sample in range(len(lengths))
+            ]
+            rows = hybrid(lengths, cp)
+            ours = [set(rows[rows[:, 1] == s][:, 0].tolist()) for s in range(len(lengths))]
+            alike += theirs == ours
+            as_many += sum(len(a) == len(b) for a, b in zip(theirs, ours, strict=True))
+            samples += len(lengths)
+            groups += len(found)
+            imbalance[i] = [_imbalance(lengths, placed, cp) for placed in (theirs, ours)]
+        print(
+            f"Megatron hybrid CP, {name}: {alike} of {len(packs)} packs placed alike, "
+            f"{as_many} of {samples} samples on as many ranks; {groups / len(packs):.2f} groups a "
+            f"pack; imbalance {imbalance[:, 0].mean():.3f}, ours {imbalance[:, 1].mean():.3f}"
+        )
+    dist.destroy_process_group()
+
+
+def _imbalance(lengths, placed, cp):
+    work = np.zeros(cp)
+    for n, ranks in zip(lengths.astype(np.float64), placed, strict=True):
+        work[list(ranks)] += n * n / len(ranks)
+    return work.max() / work.mean()
 
 
 def main():
@@ -65,11 +94,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--megatron")
     given = parser.parse_args()
-    packing = pack(load("wlb-llm"), 131072, by="truncate", packs=50)
-    packs = [packing.document_lengths(i) for i in range(len(packing))]
-    check_ptrr(packs, 8)
+    traces = {}
+    for name in ("wlb-llm", "code", "papers", "long-sft", "wiki"):
+        packing = pack(load(name), 131072, by="truncate", packs=50)
+        traces[name] = [packing.document_lengths(i) for i in range(len(packing))]
+    check_ptrr(traces["wlb-llm"], 8)
     if given.megatron:
-        check_megatron(packs, given.megatron, 8)
+        check_megatron(traces, given.megatron, 8)
 
 
 if __name__ == "__main__":
