@@ -83,7 +83,7 @@ class _Attention(torch.autograd.Function):
             return out
         out, kept = carry_out(joined.forward(schedule, call, q, k, v), layer.transport, call.record)
         together = kept.joined or (None, None)
-        ctx.save_for_backward(q, k, v, out, kept.local_lse, kept.waiting_lse, *together)
+        ctx.save_for_backward(q, k, v, out, kept.own_lse, kept.waiting_lse, *together)
         return out
 
     @staticmethod

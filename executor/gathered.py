@@ -36,7 +36,7 @@ class Gathered:
     Attributes:
         ranks: N.
         padded: M.
-        first: local rows before it are attended in place.
+        in_place: local rows, the first ones, whose keys are read where they lie.
         send: local rows to send.
         own: local rows that follow the received ones.
         join: rows of received and own ones that the waiting call reads.
@@ -46,7 +46,7 @@ class Gathered:
 
     ranks: int
     padded: int
-    first: int
+    in_place: int
     send: Rows
     own: Rows
     join: Rows
@@ -94,7 +94,7 @@ class Gathered:
         """
         received = self.ranks * self.padded
         transfers, results = [], []
-        with call.record.piece(Part.COPIES, "pack dKV"):
+        with call.record.piece(Part.COPIES, "sum dKV"):
             for x in dkv:
                 size = (received + count(self.own), *x.shape[1:])
                 gradients = torch.zeros(size, dtype=wide(x.dtype), device=x.device)
@@ -114,9 +114,9 @@ class Gathered:
 
     def finish(self, call: "Call", returned: list[Pair], dkv: Pair) -> None:
         """Complete the gradients of own rows; arguments as `executor.landed.Landed.finish`'s."""
-        with call.record.piece(Part.COPIES, "place dKV"):
+        with call.record.piece(Part.COPIES, "add dKV"):
             for target, (own, back) in zip(dkv, returned, strict=True):
-                target[self.first :].zero_()
+                target[self.in_place :].zero_()
                 if self.sums_home is not None:
                     self.sums_home.add(target, own, self._summed(back, wide(target.dtype)))
 
@@ -154,7 +154,7 @@ def fields_of(
     return {
         "ranks": placed.plan.cp,
         "padded": found.padded,
-        "first": calls.in_place,
+        "in_place": calls.in_place,
         "send": rows(found.send, device),
         "own": rows(found.own, device),
         "join": rows(found.join, device),

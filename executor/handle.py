@@ -11,7 +11,7 @@ from executor.kernels.segments import Segments
 from executor.landed import Landed
 from executor.landing import landing
 from executor.layout import placement
-from executor.placement import Placement, splits_calls
+from executor.placement import Placement
 from executor.published import PER_SHARD, Published
 from executor.ring_routes import own_lens, ring_step
 from executor.routes import padded_rows
@@ -27,16 +27,16 @@ class Joined:
     """How one rank's keys come together before attention.
 
     Attributes:
-        in_place: local rows, the first ones, that are attended where they lie.
-        overlap: whether that happens while the exchange runs.
-        local: their segments; None where there is none.
-        waiting: segments that wait for the exchange; None where there is none.
+        overlap: whether own keys are attended to in a call of their own, beside the exchange.
+        own: segments of all local rows, whose keys are read where they lie; None where none are.
+        first: local rows before those that wait for the exchange.
+        waiting: segments of those; None where there is none.
         keys: what brings their keys together.
     """
 
-    in_place: int
     overlap: bool
-    local: Segments | None
+    own: Segments | None
+    first: int
     waiting: Segments | None
     keys: Keys
 
@@ -139,10 +139,10 @@ def prepare(
 def _joined(placed: Placement, rank: int, device: torch.device, ways: Ways) -> Joined:
     found = calls(placed, rank)
     return Joined(
-        in_place=found.in_place,
-        overlap=splits_calls(placed.plan),
-        local=Segments.of(found.local_lens, found.local_lens, device),
-        waiting=Segments.of(found.q_lens, found.k_lens, device),
+        overlap=found.apart,
+        own=Segments.of(found.own_lens, found.own_lens, device),
+        first=found.first,
+        waiting=Segments.of(found.q_lens, found.k_lens, device, causal=not found.apart),
         keys=_keys(placed, rank, device, found, ways),
     )
 

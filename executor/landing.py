@@ -1,11 +1,12 @@
 """Where each message of a needed-only exchange starts and lands, in numpy and once a plan.
 
-A waiting shard [start, stop) needs its document up to `stop` as neighbours, so the kernel reads its
-keys from a segment of that length: the prefix, then the shard's own. Every piece of a prefix is one
-shard of another rank, contiguous there as well. So it is sent from where it lies to where the
-kernel reads it, as a message of its own, and what is left to copy is this rank's own rows into its
-segments and, where a rank holds several waiting shards of one document, their common prefix, which
-lands in the last one's segment and is copied to the others.
+A waiting shard [start, stop) needs what precedes it in its document as neighbours, so the kernel
+reads its keys from a segment of `start` rows; where own keys are not attended to in a call of their
+own, the shard's follow there. Every piece of a prefix is one shard of another rank, contiguous
+there as well. So it is sent from where it lies to where the kernel reads it, as a message of its
+own, and what is left to copy is earlier shards of a rank's own and, where a rank holds several
+waiting shards of one document, their common prefix, which lands in the last one's segment and is
+copied to the others.
 
 In two levels, what several ranks of a node need comes to one of them, the sender's rail, from which
 it is passed on. It lands in that rank's own segment if it needs it too, else in transit rows behind
@@ -57,7 +58,7 @@ class Landing:
         keys: rows of the landing that the waiting call reads.
         transit: rows behind them that are only passed on.
         hops: one, or two where nodes are known; none where no rank sends anything.
-        home: for each local row that is not attended in place, its row of the landing.
+        home: for each local row whose keys are not read where they lie, its row of the landing.
         prefix_from: local rows that also are in the prefix of a later own shard.
         prefix_to: where they go, rows of the landing.
         common_from: rows of the landing where a common prefix lands.
@@ -79,7 +80,7 @@ def landing(placed: Placement, rank: int) -> Landing:
     found = calls(placed, rank)
     segment_ends = np.cumsum(found.k_lens)
     begins = segment_ends - found.k_lens
-    piece, segment = pieces(placed, found.waiting)
+    piece, segment = pieces(placed, found)
     place, size = begins[segment] + placed.start[piece], placed.size[piece]
     own = placed.rank[piece] == rank
     home = found.waiting[segment] == piece

@@ -2,8 +2,9 @@
 
 Counted from the same routes that the run uses, at its fullest moment, the backward pass: inputs,
 output and their gradients, the joined keys kept from forward and their gradients, those that
-travel, in float32 where they are summed, and the float32 dQ that flash kernels accumulate. Weights,
-other layers and the allocator's slack are not in it.
+travel, in float32 where they are summed, and the float32 dQ that flash kernels accumulate; where
+the plan overlaps, the second log-sum-exp and dQ of the rows that wait (forward has their second
+output, but no gradients). Weights, other layers and the allocator's slack are not in it.
 """
 
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from executor.landing import landing
-from executor.placement import Placement, place
+from executor.placement import Placement, place, splits_calls
 from executor.routes import padded_rows, route
 from executor.waiting import calls
 from flashcp.exchange import Exchange
@@ -40,6 +41,8 @@ def memory_bytes(plan: "Plan", model: "ModelShape") -> NDArray[np.int64]:
         # KV held and coming, dKV held, coming and this step's; the output merged in float32.
         most = placed.most_tokens
         return bytes_ + most * kv_bytes * (2 + 2 * wide + 1) + tokens * wide * q_bytes
+    if splits_calls(plan):
+        bytes_ += plan.waiting_tokens[1] * (q_bytes + 4 * model.q_heads)
     count = _landed if plan.exchange in _LANDS or padded_rows(placed) == 0 else _gathered
     rows = np.array([count(placed, rank, wide) for rank in range(plan.cp)], dtype=np.int64)
     return bytes_ + rows * kv_bytes

@@ -1,8 +1,8 @@
 """Where each token of a pack lies: the local order of every rank, in numpy, without torch.
 
 A rank's tokens lie shard by shard. Where the plan overlaps its exchange with attention, the shards
-that begin their document come first and those that wait for a prefix after them, so that both
-kernel calls read and write one contiguous slice in place; otherwise, and within each of the two, by
+that begin their document come first and those that wait for a prefix after them, so that the call
+that waits reads and writes one contiguous slice in place; otherwise, and within each of the two, by
 document and start. Every rank can compute every rank's order, so nothing about it is ever sent.
 """
 
@@ -96,7 +96,7 @@ def place(plan: Plan) -> Placement:
 
 
 def splits_calls(plan: Plan) -> bool:
-    """Tell whether a rank attends in two calls: in place, and after the exchange."""
+    """Tell whether ranks attend in two calls: to own keys, and after the exchange to prefixes."""
     return plan.overlap and plan.exchange is not Exchange.RING
 
 

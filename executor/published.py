@@ -52,8 +52,8 @@ class Published(Gathered):
         ends = np.cumsum(placed.size[there])
         begins = np.full(placed.start.size, -1, dtype=np.int64)
         begins[there] = ends - placed.size[there]
-        # A waiting shard's document lies there from its own beginning to the shard's end.
-        last = begins[calls.waiting] + calls.q_lens
+        # Of a waiting shard's document lies there all from its beginning on that the shard reads.
+        opening = placed.by_document[placed.document_splits[placed.document[calls.waiting]]]
         return cls(
             **fields_of(found, placed, calls, device, scatters),
             packs=_packs(placed, found),
@@ -65,7 +65,8 @@ class Published(Gathered):
                 for shard in there
             ),
             segments=tuple(
-                _rows(end - keys, keys) for end, keys in zip(last, calls.k_lens, strict=True)
+                _rows(begin, keys)
+                for begin, keys in zip(begins[opening], calls.k_lens, strict=True)
             ),
             rows=int(ends[-1]) if ends.size else 0,
         )

@@ -16,8 +16,9 @@ from torch import Tensor
 from executor.handle import Ring, Step
 from executor.joined import Call
 from executor.kernels.segments import Pair, Triple
+from executor.merging import merge_rows
 from executor.record import Part
-from executor.rows import Rows, add, take, wide
+from executor.rows import add, take, wide
 from executor.transfers import Messages, Schedule, Start, Wait
 
 
@@ -45,7 +46,7 @@ def forward(ring: Ring, call: Call, q: Tensor, k: Tensor, v: Tensor) -> Schedule
             if step is first and last == 0:
                 return part, part_lse
             with record.piece(Part.MERGE, f"merge, step {index}"):
-                _merge(out, lse, step.queries, part, part_lse)
+                merge_rows(out, lse, step.queries, part, part_lse)
         if ticket is not None and coming is not None:
             yield Wait(ticket, f"KV, step {index}")
             held = coming
@@ -135,18 +136,3 @@ def _taken(
     with call.record.piece(Part.COPIES, f"take rows, step {index}"):
         keys = take(held, step.keys)
         return take(q, step.queries), keys[:, 0], keys[:, 1]
-
-
-def _merge(out: Tensor, lse: Tensor, rows: Rows, part: Tensor, part_lse: Tensor) -> None:
-    """Merge a part into rows of the running output [t, Hq, D] and log-sum-exp [Hq, t]."""
-    running, running_lse = take(out, rows), take(lse.t(), rows)  # [q, Hq, D], [q, Hq]
-    new = part_lse.to(lse.dtype).t()
-    together = torch.logaddexp(running_lse, new)
-    merged = running * (running_lse - together).exp().unsqueeze(-1)
-    merged += part * (new - together).exp().unsqueeze(-1)
-    if isinstance(rows, slice):
-        out[rows] = merged
-        lse[:, rows] = together.t()
-    else:
-        out.index_copy_(0, rows, merged)
-        lse.index_copy_(1, rows, together.t())

@@ -1,8 +1,9 @@
 """Which rows each rank sends, receives and joins by an all-gather, in numpy and once a plan.
 
 A rank's keys come from a buffer of what it gathered, R rows, followed by those of its own rows that
-it needs beside them. Each waiting shard [start, stop) needs its document up to `stop` as
-neighbours, so `join` lists the buffer's rows shard by shard; two waiting shards of one document
+it needs beside them. Each waiting shard [start, stop) needs what precedes it in its document as
+neighbours, and itself behind that unless own keys are attended to in a call of their own, so `join`
+lists the buffer's rows shard by shard; two waiting shards of one document
 each have their own copy of their common prefix, because a varlen call reads every segment's keys
 from a place of its own.
 
@@ -59,7 +60,7 @@ def route(placed: Placement, rank: int, calls: Calls) -> Route:
     lands = placed.rank * padded + ends - sent - (np.cumsum(totals) - totals)[placed.rank]
     base = np.where(sent > 0, lands, -1)
     mine = placed.shards(rank)
-    piece, _ = pieces(placed, calls.waiting)
+    piece, _ = pieces(placed, calls)
     base, own = _with_own(placed, rank, np.unique(piece), base, placed.plan.cp * padded)
     return Route(
         padded=padded,

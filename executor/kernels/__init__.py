@@ -146,8 +146,9 @@ def first_that_agrees(
 def disagreement(kernel: Kernel, device: torch.device, dtype: torch.dtype, head_dim: int) -> float:
     """Return the largest relative error of `kernel` on a small call, against the oracle.
 
-    Output, dq, dk and dv of causal segments with and without a prefix, six query heads on two KV
-    heads, keys and values read out of one interleaved buffer, results written into larger ones.
+    Output, log-sum-exp, dq, dk and dv of segments with and without a prefix, causal and not, six
+    query heads on two KV heads, keys and values read out of one interleaved buffer, results written
+    into larger ones.
     """
     generator = torch.Generator().manual_seed(7)
 
@@ -155,25 +156,24 @@ def disagreement(kernel: Kernel, device: torch.device, dtype: torch.dtype, head_
         return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype).to(device)
 
     q_lens, k_lens = [5, 70, 1, 130], [5, 203, 1, 131]
-    segments = Segments.of(q_lens, k_lens, device)
-    if segments is None:
-        raise AssertionError
     q, dout = random(sum(q_lens), 6, head_dim), random(sum(q_lens), 6, head_dim)
     kv = random(sum(k_lens), 2, 2, head_dim)
-    k, v = kv[:, 0], kv[:, 1]
-    scale = head_dim**-0.5
-    found, truth = (
-        (result[0], *chosen.backward(dout, (q, k, v), result, segments, scale, into=into))
-        for chosen, result, into in (
-            (
-                chosen,
-                chosen.forward(q, k, v, segments, scale, out=_rows_within(q)),
-                (_rows_within(q), _rows_within(k), _rows_within(v)),
-            )
-            for chosen in (kernel, ORACLE)
-        )
-    )
-    return max(relative_error(a, b) for a, b in zip(found, truth, strict=True))
+    qkv = (q, kv[:, 0], kv[:, 1])
+    errors = []
+    for causal in (True, False):
+        segments = Segments.of(q_lens, k_lens, device, causal=causal)
+        if segments is None:
+            raise AssertionError
+        found, truth = (_all_of(one, dout, qkv, segments) for one in (kernel, ORACLE))
+        errors += [relative_error(a, b) for a, b in zip(found, truth, strict=True)]
+    return max(errors)
+
+
+def _all_of(kernel: Kernel, dout: Tensor, qkv: Triple, segments: Segments) -> tuple[Tensor, ...]:
+    scale = qkv[0].shape[2] ** -0.5
+    into = (_rows_within(qkv[0]), _rows_within(qkv[1]), _rows_within(qkv[2]))
+    result = kernel.forward(*qkv, segments, scale, out=_rows_within(qkv[0]))
+    return (*result, *kernel.backward(dout, qkv, result, segments, scale, into=into))
 
 
 def _rows_within(like: Tensor) -> Tensor:

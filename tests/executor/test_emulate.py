@@ -205,6 +205,35 @@ def test_more_ranks_than_tokens_leave_ranks_empty():
         assert worst_error(emulated(plan, *inputs)[0], true) <= 1e-10
 
 
+@pytest.mark.parametrize("exchange", [e for e in Exchange if e is not Exchange.RING], ids=str)
+def test_an_overlapping_plan_attends_to_own_keys_where_they_lie_and_then_to_prefixes(exchange):
+    rng, seen = np.random.default_rng(17), set()
+    for index in range(30):
+        cp = 1 + index % 6
+        lengths = random_lengths(rng) if index % 5 else np.array([2, 1], dtype=np.int32)
+        plan = scattered_plan(rng, lengths, cp, exchange, overlap=True)
+        for rank in range(cp):
+            mine = plan.rank == rank
+            starts, sizes = plan.start[mine], (plan.stop - plan.start)[mine]
+            schedule, waits = prepare(plan, rank).schedule, starts > 0
+            seen.add((bool(waits.any()), bool((~waits).any())))
+            own = schedule.own
+            # No index and no copy: their segments are all local rows, one shard each.
+            assert (own.q_lens if own else ()) == (own.k_lens if own else ())
+            assert sorted(own.q_lens if own else ()) == sorted(sizes.tolist())
+            assert own is None or own.causal
+            assert schedule.keys.in_place == sizes.sum()
+            assert schedule.first == sizes[~waits].sum()
+            waiting = schedule.waiting
+            assert (waiting is None) == (not waits.any())
+            if waiting:
+                assert not waiting.causal
+                assert sorted(waiting.k_lens) == sorted(starts[waits].tolist())
+                assert sorted(waiting.q_lens) == sorted(sizes[waits].tolist())
+    # Ranks without tokens, without any that wait, and with none that do not.
+    assert seen == {(False, False), (False, True), (True, False), (True, True)}
+
+
 def test_what_waits_for_nothing_is_attended_where_it_lies():
     plan = make_plan(np.array([64, 64, 64, 64]), 4, "flashcp")
     for rank in range(4):
