@@ -208,11 +208,11 @@ def _job(source: TraceSource, options: dict[str, Any]) -> "tuple[Job, Setting, d
     setting = Setting(
         profile=load_profile(hardware),
         model=model,
-        ranks_per_node=options["ranks_per_node"],
+        ranks_per_node=_ranks_per_node(options, saved),
         copies=options["copies"],
     )
     plans, text = _plans(source, saved, options, setting, device)
-    setting.profile.network.per_node(plans[0][1].cp, options["ranks_per_node"])
+    setting.profile.network.per_node(plans[0][1].cp, setting.ranks_per_node)
     job = Job(
         names=tuple(name for name, _ in plans),
         plans=tuple(made for _, made in plans),
@@ -249,6 +249,22 @@ def _plan_file(name: str) -> "PlanFile | None":
     return load_plans(path) if b"flashcp" in metadata else None
 
 
+def _ranks_per_node(options: dict[str, Any], saved: "PlanFile | None") -> int | None:
+    """Return the nodes asked for, else those that the plan to run was made for."""
+    asked: int | None = options["ranks_per_node"]
+    if saved is None:
+        return asked
+    _check_pack(options["pack"], len(saved.plans))
+    own = saved.plans[options["pack"]].ranks_per_node
+    if own is not None and asked not in (None, own):
+        raise click.BadParameter(
+            f"{asked} is not the {own} ranks per node that the plan was made for; leave it out, or "
+            f"plan again with --ranks-per-node {asked}",
+            param_hint="--ranks-per-node",
+        )
+    return own or asked
+
+
 def _plans(
     source: TraceSource,
     saved: "PlanFile | None",
@@ -265,7 +281,6 @@ def _plans(
         cp = options["nproc"] or _default_ranks(device)
         wanted = options["strategies"] or STRATEGIES
         return [(name, plan(lengths, cp, name, setting, effort=effort)) for name in wanted], text
-    _check_pack(options["pack"], len(saved.plans))
     own = saved.plans[options["pack"]]
     if options["nproc"] not in (None, own.cp):
         raise click.BadParameter(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -157,6 +158,35 @@ def test_wrong_input_is_refused_with_the_value_before_anything_runs(plan_file, w
     result = invoke(plan_file, "--emulate", *SMALL, *words)
     assert result.exit_code == 2
     assert line in result.output
+
+
+@pytest.fixture(scope="module")
+def two_level_file(plan_file, tmp_path_factory):
+    from flashcp.exchange import Exchange
+    from flashcp.plan_file import load_plans, save_plans
+
+    saved = load_plans(plan_file)
+    levels = {"exchange": Exchange.ALL_TO_ALL_TWO_LEVEL, "ranks_per_node": 1, "overlap": True}
+    path = tmp_path_factory.mktemp("plans") / "levels.parquet"
+    save_plans(path, replace(saved, plans=[replace(one, **levels) for one in saved.plans]))
+    return path
+
+
+def test_a_plan_of_two_levels_runs_on_the_nodes_it_was_made_for(two_level_file):
+    result = invoke(two_level_file, "--emulate", "--json", *SMALL)
+    assert result.exit_code == 0, result.output
+    (one,) = json.loads(result.stdout)["plans"].values()
+    assert one["passed"]
+
+
+def test_other_nodes_than_the_plans_are_refused_before_any_rank_is_started(
+    two_level_file, monkeypatch
+):
+    monkeypatch.setattr("flashcp_cli.run._execute", lambda *_, **__: pytest.fail("started"))
+    result = invoke(two_level_file, "--ranks-per-node", "2", *SMALL)
+    assert result.exit_code == 2
+    assert "2 is not the 1 ranks per node that the plan was made for" in result.output
+    assert "leave it out, or plan again with --ranks-per-node 2" in " ".join(result.output.split())
 
 
 def test_a_plan_that_is_cut_short_is_refused(tmp_path, plan_file):
