@@ -56,6 +56,15 @@ def same_device(profile: Profile, environment: Mapping[str, Any]) -> bool:
     return bool(models) and models[0] in theirs.split()
 
 
+def measured_dtype(profile: Profile) -> str | None:
+    """Return the precision that a profile's attention was measured in; None where it is not said.
+
+    Bundled profiles do not say it: their tables are of bfloat16, as models train.
+    """
+    said = (profile.provenance.attention_kernel_version or "").rpartition(", ")[2]
+    return said if said in _DTYPES else None
+
+
 def differences(profile: Profile, environment: Mapping[str, Any]) -> list[str]:
     """Return one line for each way in which a profile is not of what runs here.
 
@@ -71,9 +80,8 @@ def differences(profile: Profile, environment: Mapping[str, Any]) -> list[str]:
     mine, theirs = environment.get("attention_kernel"), known.attention_kernel
     if mine and kernel_family(mine) != kernel_family(theirs):
         lines.append(f"the profile is of the attention kernel {theirs}, here {mine} runs")
-    measured_in = (known.attention_kernel_version or "").rpartition(", ")[2]
-    dtype = environment.get("dtype")
-    if dtype and measured_in in _DTYPES and measured_in != dtype:
+    measured_in, dtype = measured_dtype(profile), environment.get("dtype")
+    if dtype and measured_in and measured_in != dtype:
         lines.append(f"the profile's attention is in {measured_in}, this run's in {dtype}")
     nccl = environment.get("nccl")
     if environment.get("emulated"):

@@ -22,6 +22,7 @@ from flashcp_cli.trace_options import TraceSource, trace_options
 
 if TYPE_CHECKING:
     from costmodel.model_shape import ModelShape
+    from costmodel.profile import Profile
     from executor.job import Job
     from flashcp.plan_file import PlanFile
     from flashcp.plans import Plan
@@ -71,7 +72,7 @@ _MOST_SECONDS = 7 * 24 * 3600
 )
 @setting_options(of_plan=True)
 @click.option(
-    "--dtype", type=Name(DTYPES), help="Precision of the tensors (the model's otherwise)."
+    "--dtype", type=Name(DTYPES), help="Precision of the tensors (the profile's otherwise)."
 )
 @click.option(
     "--copies",
@@ -201,12 +202,13 @@ def _job(source: TraceSource, options: dict[str, Any]) -> "tuple[Job, Setting, d
     device = options["device"] or default_device()
     saved = _plan_file(source.name)
     model = _model(options, saved)
-    dtype = options["dtype"] or model.dtype
+    hardware = options["hardware"] or (saved.header.hardware if saved else DEFAULT_HARDWARE)
+    profile = load_profile(hardware)
+    dtype = options["dtype"] or _default_dtype(profile, model)
     if dtype != "float64":  # which no model is trained in: its predictions are for the model's
         model = replace(model, dtype=dtype)
-    hardware = options["hardware"] or (saved.header.hardware if saved else DEFAULT_HARDWARE)
     setting = Setting(
-        profile=load_profile(hardware),
+        profile=profile,
         model=model,
         ranks_per_node=_ranks_per_node(options, saved),
         copies=options["copies"],
@@ -230,6 +232,20 @@ def _job(source: TraceSource, options: dict[str, Any]) -> "tuple[Job, Setting, d
         ),
     )
     return job, setting, text
+
+
+def _default_dtype(profile: "Profile", model: "ModelShape") -> str:
+    """Return the precision that the profile was measured in, else the model's."""
+    from costmodel.calibrated_conditions import measured_dtype
+
+    dtype = measured_dtype(profile) or model.dtype
+    if dtype != model.dtype and os.environ.get("RANK", "0") == "0":
+        click.echo(
+            f"Runs in {dtype}, as profile {profile.name} was measured; the model's is "
+            f"{model.dtype}: --dtype {model.dtype}",
+            err=True,
+        )
+    return dtype
 
 
 def _plan_file(name: str) -> "PlanFile | None":

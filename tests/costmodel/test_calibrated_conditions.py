@@ -5,7 +5,12 @@ from dataclasses import replace
 import pytest
 
 from costmodel import load_profile
-from costmodel.calibrated_conditions import differences, kernel_family, launch_mode
+from costmodel.calibrated_conditions import (
+    differences,
+    kernel_family,
+    launch_mode,
+    measured_dtype,
+)
 
 H100 = load_profile("h100-sxm")
 SAME = replace(
@@ -42,6 +47,7 @@ def test_another_precision_is_told_where_the_profile_knows_its_own():
     known = replace(
         SAME, provenance=replace(SAME.provenance, attention_kernel_version="3.0.0, bfloat16")
     )
+    assert (measured_dtype(known), measured_dtype(H100)) == ("bfloat16", None)
     assert differences(known, HERE | {"dtype": "bfloat16"}) == []
     (line,) = differences(known, HERE | {"dtype": "float32"})
     assert "attention is in bfloat16, this run's in float32" in line

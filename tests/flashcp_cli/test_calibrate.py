@@ -7,10 +7,13 @@ import sys
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from costmodel import load_profile
-from costmodel.calibrated import calibrated_profile
+from costmodel.calibrated import base_for, calibrated_profile
+from costmodel.profile_file import write_profile
 from flashcp_cli.calibrate_view import print_calibration
+from flashcp_cli.run import run
 from tests.costmodel.calibration_points import all_points, conditions
 
 TINY = """
@@ -24,6 +27,8 @@ request.EFFORTS = dict.fromkeys(request.EFFORTS, small)
 from flashcp_cli.main import main
 main(sys.argv[1:])
 """
+
+BASE = base_for("Test Processor, 2 cores")
 
 
 def calibrate(*arguments, **environment):
@@ -115,3 +120,19 @@ def test_help_imports_no_torch():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.strip().endswith("[]")
+
+
+def test_a_run_takes_the_precision_that_its_profile_was_measured_in(tmp_path):
+    path = tmp_path / "mine.json"
+    write_profile(calibrated_profile("mine", conditions(), all_points(), BASE), path)
+    words = ["wlb-llm", "--nproc", "2", "--context", "256", "--emulate", "--device", "cpu",
+             "--strategies", "per-doc", "--repetitions", "1", "--warmups", "0", "--json",
+             "--q-heads", "2", "--kv-heads", "1", "--head-dim", "16"]  # fmt: skip
+    found = CliRunner().invoke(run, [*words, "--hardware", str(path)])
+    assert found.exit_code == 0, found.output
+    assert json.loads(found.stdout)["dtype"] == "float32"
+    assert found.stderr == (
+        "Runs in float32, as profile mine was measured; the model's is bfloat16: --dtype bfloat16\n"
+    )
+    found = CliRunner().invoke(run, words)
+    assert (json.loads(found.stdout)["dtype"], found.stderr) == ("bfloat16", "")
