@@ -151,7 +151,7 @@ def two_level_tokens(
     stop: "NDArray[np.int32]",
     cp: int,
     ranks_per_node: int,
-) -> "tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]":
+) -> "tuple[NDArray[np.int64], ...]":
     """Count the tokens each rank sends and receives across and inside nodes in two levels.
 
     Rank h sends what anyone on node m needs of it to rank m * ranks_per_node + h % ranks_per_node,
@@ -170,7 +170,28 @@ def two_level_tokens(
         Tokens sent across, received across, sent inside, received inside; [cp] each.
     """
     order = np.lexsort((start, document))
-    return _two_level_tokens(order, document, rank, start, stop, cp, ranks_per_node)
+    return _two_level_tokens(order, document, rank, start, stop, cp, ranks_per_node)[:4]
+
+
+def relayed_tokens(
+    document: "NDArray[np.int32]",
+    rank: "NDArray[np.int32]",
+    start: "NDArray[np.int32]",
+    stop: "NDArray[np.int32]",
+    cp: int,
+    ranks_per_node: int,
+) -> "tuple[NDArray[np.int64], ...]":
+    """Count the tokens that each rank passes on inside its node in two levels; arguments as above.
+
+    Backward it adds up, for every token that came across, the gradients of the ranks to which it
+    passed that on, and its own where it needs the token too, before their sum goes back across.
+
+    Returns:
+        Tokens passed on, once for each receiver, [cp]: a part of those sent inside; and gradients
+        added up, in tokens, [cp].
+    """
+    order = np.lexsort((start, document))
+    return _two_level_tokens(order, document, rank, start, stop, cp, ranks_per_node)[4:]
 
 
 @jit
@@ -254,12 +275,14 @@ def _two_level_tokens(
     stop: "NDArray[np.int32]",
     cp: int,
     ranks_per_node: int,
-) -> "tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]":
-    """Count for `two_level_tokens`; `order` sorts the shards by document and start."""
+) -> "tuple[NDArray[np.int64], ...]":
+    """Count for `two_level_tokens` and `relayed_tokens`; `order` sorts by document and start."""
     across_sent = np.zeros(cp, dtype=np.int64)
     across_received = np.zeros(cp, dtype=np.int64)
     inside_sent = np.zeros(cp, dtype=np.int64)
     inside_received = np.zeros(cp, dtype=np.int64)
+    passed = np.zeros(cp, dtype=np.int64)
+    summed = np.zeros(cp, dtype=np.int64)
     seen = np.full(cp, -1, dtype=np.int64)  # the last document in which each rank was met
     later = np.zeros(cp // ranks_per_node, dtype=np.int64)  # ranks of each node with later shards
     for i in range(order.size - 1, -1, -1):
@@ -278,6 +301,8 @@ def _two_level_tokens(
             if node != home:
                 across_sent[r] += tokens
                 across_received[first] += tokens
+                passed[first] += tokens * (later[node] - has)
+                summed[first] += tokens * later[node]
             inside_sent[first] += tokens * (later[node] - has)
             if has:
                 inside_received[first] -= tokens  # of all that lies before its last shard
@@ -285,7 +310,7 @@ def _two_level_tokens(
             seen[r] = document[shard]
             inside_received[r] += start[shard]
             later[home] += 1
-    return across_sent, across_received, inside_sent, inside_received
+    return across_sent, across_received, inside_sent, inside_received, passed, summed
 
 
 def waiting_tokens(

@@ -2,10 +2,10 @@
 
 One level: every rank posts all its transfers together; on several nodes the busiest rank's whole
 traffic inside its node runs beside what the busiest on the network sends across (`costmodel`'s
-`topology`). Two levels follow one another: across nodes along the rails, then what came is laid
-beside what the rank sends its own node, and inside. They pay where one token is needed by several
-ranks of another node, as of documents cut over many; of a document cut between two ranks one level
-sends as little and ends sooner.
+`topology`). Two levels follow one another: across nodes along the rails, then inside, from where
+it landed; backward each rank adds up its node's gradients between the two, in float32. They pay
+where one token is needed by several ranks of another node, as of documents cut over many; of a
+document cut between two ranks one level sends as little and ends sooner.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from costmodel.estimate import NOTHING, Estimate
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from flashcp.prediction import Setting
+    from flashcp.prediction import Direction, Setting
 
 
 @dataclass(frozen=True)
@@ -27,18 +27,19 @@ class TwoLevels:
 
     Attributes:
         across: between nodes, over the rails.
-        packed_us: of each rank's copies between the two, what it passes on and its own, [cp].
+        summed_us: backward, of each rank's sums between the two, [cp]; forward nothing is copied.
         inside: within nodes.
     """
 
     across: Estimate
-    packed_us: "NDArray[np.float64]"
+    summed_us: "NDArray[np.float64]"
     inside: Estimate
 
-    @property
-    def whole(self) -> Estimate:
-        """All of it: the slowest rank's copies hold up the others."""
-        us = self.across.us + float(self.packed_us.max()) + self.inside.us
+    def whole(self, direction: "Direction") -> Estimate:
+        """Return all of it: the slowest rank's sums hold up the others."""
+        us = self.across.us + self.inside.us
+        if direction == "backward":
+            us += float(self.summed_us.max())
         return Estimate(us, max(self.across.source, self.inside.source))
 
 
@@ -65,12 +66,17 @@ def needed_exchange(
 
 
 def two_level_exchange(
-    tokens: "tuple[NDArray[np.int64], ...]", cp: int, ranks_per_node: int, setting: "Setting"
+    tokens: "tuple[NDArray[np.int64], ...]",
+    summed_tokens: "NDArray[np.int64]",
+    cp: int,
+    ranks_per_node: int,
+    setting: "Setting",
 ) -> TwoLevels:
     """Return the times of an exchange of needed KV in two levels, one way.
 
     Args:
         tokens: sent across, received across, sent inside, received inside; [cp] each.
+        summed_tokens: gradients that each rank adds up for other nodes, [cp].
         cp: ranks.
         ranks_per_node: ranks that share a node; divides `cp`.
         setting: hardware and model shape.
@@ -85,5 +91,10 @@ def two_level_exchange(
         inside = profile.all_to_all_v_us(
             most * kv_bytes, ranks_per_node, ranks_per_node=ranks_per_node
         )
-    packed = inside_sent.astype(np.float64) * kv_bytes
-    return TwoLevels(across, profile.copies.us_array(packed, np.zeros(cp), "in-place"), inside)
+    # A float32 sum for each token that came: zeroed, read and cast; and read and written for each
+    # gradient, which is read. `us_array` counts a byte read and written as one byte moved.
+    width = 4.0 / setting.model.dtype_bytes
+    summed = across_received * (width + 0.5) + summed_tokens * (width + 0.5)
+    return TwoLevels(
+        across, profile.copies.us_array(summed * kv_bytes, np.zeros(cp), "in-place"), inside
+    )

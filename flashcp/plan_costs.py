@@ -143,26 +143,29 @@ class PlanCosts:
         return self.setting.profile.copies.us_array(moved_bytes, np.zeros(self.plan.cp), "in-place")
 
     def _sent_tokens(self) -> "NDArray[np.int64]":
-        """Return the tokens that each rank sends or passes on, once for each receiver."""
+        """Return the own tokens that each rank sends, once for each receiver, or gathers."""
         if self.plan.exchange is Exchange.ALL_TO_ALL_NEEDED:
             return self.plan.needed_tokens[0]
         if self.plan.exchange is Exchange.ALL_TO_ALL_TWO_LEVEL:
             across_sent, _, inside_sent, _ = self.plan.two_level_tokens
-            return across_sent + inside_sent
+            return across_sent + inside_sent - self.plan.relayed_tokens[0]
         if self.plan.exchange is Exchange.ALL_GATHER_NON_LAST:
             return self.plan.non_last_tokens
         return self.plan.rank_tokens
 
     @cached_property
     def two_levels(self) -> TwoLevels | None:
-        """The steps of the exchange, alike in both directions; None unless it has two levels.
-
-        Backward the sums of the dKV that came from several ranks take the place of the copies.
-        """
+        """The steps of the exchange; None unless it has two levels."""
         plan = self.plan
         if plan.ranks_per_node is None or plan.cp == 1:
             return None
-        return two_level_exchange(plan.two_level_tokens, plan.cp, plan.ranks_per_node, self.setting)
+        return two_level_exchange(
+            plan.two_level_tokens,
+            plan.relayed_tokens[1],
+            plan.cp,
+            plan.ranks_per_node,
+            self.setting,
+        )
 
     def exchange_us(self, direction: "Direction") -> float:
         """Return the time of the exchange of KV (forward) or of dKV (backward)."""
@@ -181,7 +184,7 @@ class PlanCosts:
         if plan.exchange is Exchange.ALL_TO_ALL_NEEDED:
             return self._needed_exchange
         if self.two_levels is not None:
-            return self.two_levels.whole
+            return self.two_levels.whole(direction)
         # An all-gather wants equal parts: the largest sets the size.
         total = plan.cp * self._sent_tokens().max() * self.kv_bytes
         if total == 0:

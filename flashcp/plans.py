@@ -18,6 +18,7 @@ from flashcp.exchange import (
     Exchange,
     needed_tokens,
     non_last_tokens,
+    relayed_tokens,
     two_level_tokens,
     waiting_tokens,
 )
@@ -124,6 +125,18 @@ class Plan:
         if self.ranks_per_node is None:
             raise PlanError(f"a plan with the exchange {self.exchange} has no two levels")
         return two_level_tokens(
+            self.document, self.rank, self.start, self.stop, self.cp, self.ranks_per_node
+        )
+
+    @cached_property
+    def relayed_tokens(self) -> "tuple[NDArray[np.int64], ...]":
+        """Tokens that each rank passes on in two levels, and whose gradients it adds up, [cp] each.
+
+        See `flashcp.exchange.relayed_tokens`; only of plans with that exchange.
+        """
+        if self.ranks_per_node is None:
+            raise PlanError(f"a plan with the exchange {self.exchange} has no two levels")
+        return relayed_tokens(
             self.document, self.rank, self.start, self.stop, self.cp, self.ranks_per_node
         )
 

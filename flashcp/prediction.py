@@ -145,7 +145,7 @@ class _Run:
         own, rest = self.costs.attention("forward")
         packed = line.run(Kind.COPIES, "pack KV", copies.packed)
         own, exchange_us = self.costs.beside(own, exchange_us)
-        arrived = self._exchange("KV", exchange_us, packed)
+        arrived = self._exchange("forward", exchange_us, packed)
         if self.plan.overlap:
             line.run(Kind.FORWARD, _OWN, own)
         line.run(Kind.COPIES, "place KV", copies.placed, after=arrived)
@@ -164,28 +164,33 @@ class _Run:
         line.run(Kind.BACKWARD, _PREFIXES if self.plan.overlap else _ALL, rest)
         packed = line.run(Kind.COPIES, "sum dKV", copies.summed)
         own, exchange_us = self.costs.beside(own, exchange_us)
-        arrived = self._exchange("dKV", exchange_us, packed)
+        arrived = self._exchange("backward", exchange_us, packed)
         if self.plan.overlap:
             line.run(Kind.BACKWARD, _OWN, own)
             line.run(Kind.MERGE, "add dQ", copies.merged)
         line.run(Kind.COPIES, "add dKV", copies.returned, after=arrived)
 
-    def _exchange(self, what: str, us: float, packed: Clock) -> Clock:
-        """Queue the exchange of `what`, in one step or in two; return when it has ended, [cp]."""
+    def _exchange(self, direction: Direction, us: float, packed: Clock) -> Clock:
+        """Queue an exchange that takes `us`, in one step or in two; return when it has ended, [cp].
+
+        Home the same way as out: dKV is summed inside the node before it crosses.
+        """
         line, levels = self.timeline, self.costs.two_levels
+        what = "KV" if direction == "forward" else "dKV"
         if levels is None:
             return line.collective(what, us, after=packed)
         # Attention beside it slows all of its steps alike.
-        slower = us / levels.whole.us if levels.whole.us > 0 else 1.0
+        alone_us = levels.whole(direction).us
+        slower = us / alone_us if alone_us > 0 else 1.0
         rails = (f"{what}, across nodes", levels.across.us * slower)
         inside = (f"{what}, inside nodes", levels.inside.us * slower)
-        packed_us = levels.packed_us * slower
-        # Home the same way: dKV is summed inside the node before it crosses.
-        first, last = (rails, inside) if what == "KV" else (inside, rails)
-        came = line.collective(*first, after=packed)
-        name = f"pass {what} on"
-        ready = line.run(Kind.COPIES, name, packed_us, stream=Stream.EXCHANGE, after=came)
-        return line.collective(*last, after=ready)
+        if direction == "forward":
+            return line.collective(*inside, after=line.collective(*rails, after=packed))
+        came = line.collective(*inside, after=packed)
+        summed_us = levels.summed_us * slower
+        name = "sum dKV of the node"
+        ready = line.run(Kind.COPIES, name, summed_us, stream=Stream.EXCHANGE, after=came)
+        return line.collective(*rails, after=ready)
 
     def parts(self, entries: slice, begin_us: float, end_us: float) -> tuple[float, float, float]:
         """Return attention, exposed exchange and copies along the critical rank.

@@ -17,6 +17,7 @@ from flashcp.exchange import (
     across_uniform,
     needed_tokens,
     non_last_tokens,
+    relayed_tokens,
     two_level_tokens,
     waiting_tokens,
 )
@@ -164,13 +165,14 @@ def _needed(
 def _two_level(rows: "Rows", cp: int, per_node: int, setting: "Setting") -> _Way:
     rank, document, start, stop = columns(rows)
     tokens = two_level_tokens(document, rank, start, stop, cp, per_node)
-    us = two_level_exchange(tokens, cp, per_node, setting).whole.us
+    passed, summed = relayed_tokens(document, rank, start, stop, cp, per_node)
+    levels = two_level_exchange(tokens, summed, cp, per_node, setting)
     sent, received = tokens[0] + tokens[2], tokens[1] + tokens[3]
     return _Way(
         Exchange.ALL_TO_ALL_TWO_LEVEL,
-        sent,
-        us,
-        us,
+        sent - passed,
+        levels.whole("forward").us,
+        levels.whole("backward").us,
         float(max(sent.max(), received.max())),
         float(tokens[0].sum()),
         per_node,

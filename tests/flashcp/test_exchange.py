@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flashcp.errors import PlanError
-from flashcp.exchange import Exchange, across_tokens, two_level_tokens
+from flashcp.exchange import Exchange, across_tokens, relayed_tokens, two_level_tokens
 from flashcp.measures import measure, padded_work
 from flashcp.simulation.matrix import exchange_matrix
 from flashcp.strategies import STRATEGIES, shard
@@ -99,6 +99,22 @@ def test_two_levels_send_no_more_across_nodes_and_deliver_all_that_is_needed(
     if per_node == 1:
         assert inside_sent.sum() == 0
         assert across_sent.tolist() == sent.tolist()
+
+
+@given(pack=lengths(8), nodes=st.integers(1, 4), per_node=st.integers(1, 4))
+@settings(max_examples=40, deadline=None)
+def test_what_is_passed_on_and_added_up_is_what_did_not_start_on_the_node(pack, nodes, per_node):
+    plan = shard(pack, nodes * per_node, "per-doc")
+    shards = (plan.document, plan.rank, plan.start, plan.stop, plan.cp, per_node)
+    _, received, _ = plan.needed_tokens
+    one_sent, one_received = across_tokens(*shards)
+    passed, summed = relayed_tokens(*shards)
+    inside_sent, inside_received = two_level_tokens(*shards)[2:]
+    # Of those sent inside the others are own, which one level sends inside as well.
+    assert (inside_sent - passed).tolist() == (plan.needed_tokens[0] - one_sent).tolist()
+    # Added up with the gradients that come back are those of what is needed where it came.
+    assert (summed - passed).tolist() == (received - inside_received).tolist()
+    assert summed.sum() == one_received.sum()
 
 
 @given(pack=lengths(8), nodes=st.integers(1, 4), per_node=st.integers(1, 4))

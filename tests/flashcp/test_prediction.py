@@ -273,8 +273,8 @@ def test_two_levels_follow_one_another_forward_and_turn_round_backward():
     entries = predict(plan, replace(SETTING, ranks_per_node=4)).timeline.entries
     exchanged = [e for e in entries if e.stream is Stream.EXCHANGE]
     assert [e.name for e in exchanged] == [
-        "KV, across nodes", "pass KV on", "KV, inside nodes",
-        "dKV, inside nodes", "pass dKV on", "dKV, across nodes",
+        "KV, across nodes", "KV, inside nodes",
+        "dKV, inside nodes", "sum dKV of the node", "dKV, across nodes",
     ]  # fmt: skip
     for before, after in itertools.pairwise(exchanged):
         assert (after.start_us >= before.end_us).all()
