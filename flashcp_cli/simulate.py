@@ -186,7 +186,7 @@ def simulate(sources: list[TraceSource], as_json: bool, **options: Any) -> None:
     from flashcp.simulation.step import StepModel
     from flashcp.simulation.summary import summarise
 
-    _check_outputs(options)
+    _check_outputs(sources, options)
     sweep = _sweep(sources, options)
     step = StepModel(
         recompute=options["recompute"],
@@ -262,16 +262,22 @@ def _progress(*, hidden: bool) -> Any:
     return counted("packs", hidden=hidden)
 
 
-def _check_outputs(options: dict[str, Any]) -> None:
-    """Refuse what cannot be written before minutes of work go into it."""
-    for name in ("out", "html", "timeline", "plots"):
-        path = options[name]
-        if path is not None and not path.parent.is_dir():
-            raise click.BadParameter(f"{path.parent} is not a folder", param_hint=f"--{name}")
-    if options["html"] or options["plots"]:
+def _check_outputs(sources: list[TraceSource], options: dict[str, Any]) -> None:
+    """Refuse what cannot be written or drawn before minutes of work go into it."""
+    from flashcp_cli.outputs import check_outputs
+
+    check_outputs(
+        {f"--{name}": options[name] for name in ("out", "html", "timeline")},
+        [*(source.name for source in sources), *options["model"], *options["hardware"]],
+    )
+    plots = options["plots"]
+    if plots is not None and not plots.parent.is_dir():
+        raise click.BadParameter(f"{plots.parent} is not a folder", param_hint="--plots")
+    if options["html"] or plots:
         from flashcp_cli.report.library import require_library
 
         require_library()
+    _check_pictures(options["picture"], range(options["packs"]))
 
 
 def _check_pictures(indexes: tuple[int, ...], packing: Any) -> None:

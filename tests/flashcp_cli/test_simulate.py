@@ -138,6 +138,7 @@ BAD = [
     (["papers", "--model", "llama3-405b"], "would fit"),
     (["papers", "--out", "nowhere/rows.parquet"], "nowhere is not a folder"),
     (["papers", "--html", "nowhere/page.html"], "nowhere is not a folder"),
+    (["papers", "--html", "same", "--timeline", "same"], "same is already --html's"),
     (["papers", "--cluster", "127.0.0.1:1", "--processes", "2"], "--processes is for this machine"),
     (["papers", *SMALL, "--picture", "3"], "3 is no pack; there are 3"),
 ]
@@ -156,6 +157,21 @@ def test_bad_input_is_one_line_and_exit_2(words, named, tmp_path, monkeypatch, c
     assert named in captured.err
     assert captured.err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_never_replaces_an_input(tmp_path):
+    lengths = tmp_path / "lengths.csv"
+    lengths.write_text("length\n" + "700\n" * 100)
+    result = invoke(lengths, *SMALL, "--timeline", lengths)
+    assert result.exit_code == 2
+    assert "is an input of this command; name another file" in result.output
+    assert lengths.read_text().startswith("length\n700\n")
+
+
+def test_a_pack_that_cannot_be_pictured_is_refused_before_the_sweep():
+    result = invoke("papers", "--packs", "100000", "--picture", "100000")
+    assert result.exit_code == 2
+    assert "100000 is no pack; there are 100000" in result.output
 
 
 def test_a_sweep_with_other_settings_is_refused(tmp_path):
