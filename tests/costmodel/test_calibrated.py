@@ -174,6 +174,25 @@ def test_links_between_nodes_are_recovered_from_collectives_across_them(profile)
     assert found.nic_gbps.source is Source.MEASURED
 
 
+def test_exchanges_across_nodes_are_judged_by_their_curves_and_by_the_formula(points):
+    def across(ranks, per_node, slower):
+        made = transfer_points(ranks=ranks, per_node=per_node)
+        return [replace(p, us=slower * p.us) for p in made]
+
+    both = [*across(2, 1, 3.0), *across(4, 2, 7.0)]
+    profile = calibrated_profile(
+        "mine", conditions(ranks=4, ranks_per_node=2), [*points, *both], BASE
+    )
+    found = {e.what: e for e in profile.provenance.held_out if e.inside and e.bucket == "all"}
+    assert found["collectives across nodes"].mean <= 0.02
+    formula = [e for e in profile.provenance.held_out if "by formula" in e.method]
+    assert [e.what[-17:] for e in formula] == ["2 ranks, 1 a node", "4 ranks, 2 a node"]
+    assert profile.collective_us("all_gather", 2**20, 4, ranks_per_node=2).us == pytest.approx(
+        7 * transfer_us(2**20)
+    )
+    assert profile.network.nic_gbps.source is Source.MEASURED
+
+
 def test_a_region_that_the_fit_misses_is_named_with_what_to_do(points):
     bent = [
         replace(p, us=p.us * (1.0 + 0.5 * (p.total_bytes // 2**12 % 3)))

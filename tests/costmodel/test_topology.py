@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from costmodel import ProfileError, Source, load_profile
-from costmodel.collectives import COLLECTIVES
+from costmodel.collectives import COLLECTIVES, UNEVEN
+from costmodel.fit_collectives import fit_groups
 
 MB = 2**20
 
@@ -116,3 +117,53 @@ def test_ranks_per_node_must_divide_the_ranks(per_node: int) -> None:
 def test_half_a_rank_per_node_is_refused() -> None:
     with pytest.raises(ProfileError, match=r"ranks per node is 2\.5"):
         load_profile("h100-sxm").collective_us("all_gather", MB, 5, ranks_per_node=2.5)  # type: ignore[arg-type]
+
+
+def measured_across(points, model):
+    return replace(model, curves=(*model.curves, *fit_groups(points).curves))
+
+
+def across_rows(name, ranks, per_node):
+    return [(name, ranks, per_node, float(2**p), 500.0 + 2**p / 100.0) for p in range(12, 25)]
+
+
+@given(st.sampled_from(COLLECTIVES), st.floats(2**12, 2**24))
+def test_a_group_that_was_measured_across_nodes_follows_its_own_times(
+    name: str, size: float
+) -> None:
+    h100 = load_profile("h100-sxm")
+    model = measured_across(across_rows(name, 16, 8), h100.collectives)
+    profile = replace(h100, collectives=model)
+    found = profile.collective_us(name, size, 16, ranks_per_node=8)
+    assert found.us == pytest.approx(500.0 + size / 100.0)
+    assert found.source <= Source.INTERPOLATED
+    # Neither other groups nor the node's own do.
+    for other in ((32, 8), (16, 16), (16, 4)):
+        before = h100.collective_us(name, size, other[0], ranks_per_node=other[1])
+        assert profile.collective_us(name, size, other[0], ranks_per_node=other[1]) == before
+
+
+@given(st.floats(2**12, 2**24), st.floats(0.0, 1.0), st.floats(0.0, 1.0))
+def test_uneven_parts_across_nodes_start_from_what_was_measured(
+    largest: float, one: float, other: float
+) -> None:
+    h100 = load_profile("h100-sxm")
+    model = measured_across(across_rows(UNEVEN, 16, 8), h100.collectives)
+    profile = replace(h100, collectives=model)
+
+    def us(across_bytes: float | None) -> float:
+        return profile.all_to_all_v_us(largest, 16, ranks_per_node=8, across_bytes=across_bytes).us
+
+    assert us(None) == pytest.approx(500.0 + largest / 100.0)
+    assert us(largest * 8 / 15) == pytest.approx(us(None))
+    low, high = sorted((one, other))
+    assert us(low * largest) <= us(high * largest) * (1 + 1e-9)
+    assert us(0.0) == h100.all_to_all_v_us(largest, 16, ranks_per_node=8, across_bytes=0.0).us
+
+
+def test_uneven_parts_within_a_node_follow_what_was_measured_of_such() -> None:
+    h100 = load_profile("h100-sxm")
+    model = measured_across(across_rows(UNEVEN, 8, 8), h100.collectives)
+    profile = replace(h100, collectives=model)
+    assert profile.all_to_all_v_us(2**20, 8).us == pytest.approx(500.0 + 2**20 / 100.0)
+    assert profile.all_to_all_v_us(2**20, 4) == h100.all_to_all_v_us(2**20, 4)
