@@ -35,7 +35,8 @@ class Copies:
     Attributes:
         packed: forward, into a send buffer.
         placed: forward, keys and values beside the kernel.
-        merged: outputs of the two calls of an overlapping plan; backward, their dQ.
+        merged: forward, outputs of the two calls of an overlapping plan.
+        added: backward, their dQ.
         summed: backward, gradients of keys and values before they go home.
         returned: backward, gradients that came home, added to those of own attention.
     """
@@ -43,17 +44,21 @@ class Copies:
     packed: Clock
     placed: Clock
     merged: Clock
+    added: Clock
     summed: Clock
     returned: Clock
 
 
-def merged_bytes(waiting_tokens: "NDArray[np.int64]", model: "ModelShape") -> Clock:
-    """Return the bytes merged for tokens that wait: two results are read and one is written.
+def merged_bytes(waiting_tokens: "NDArray[np.int64]", model: "ModelShape") -> "tuple[Clock, Clock]":
+    """Return the bytes that merging the outputs of tokens that wait, and adding their dQ, moves.
 
-    Counted as one byte read and one written, as `CopyModel` does.
+    Counted as bytes read once and written once, as `CopyModel` does. Adding reads two results and
+    writes one. Merging has no one operator in torch (`executor.merging`): of half precision a
+    float32 product is written and read between, 14 bytes an element; of float32 20.
     """
-    token_bytes = model.q_heads * model.head_dim * model.dtype_bytes
-    return waiting_tokens.astype(np.float64) * (1.5 * token_bytes)
+    elements = waiting_tokens.astype(np.float64) * (model.q_heads * model.head_dim)
+    merged = 7.0 if model.dtype_bytes == 2 else 2.5 * model.dtype_bytes
+    return elements * merged, elements * (1.5 * model.dtype_bytes)
 
 
 class PlanCosts:
@@ -109,10 +114,11 @@ class PlanCosts:
         plan, copies = self.plan, self.setting.profile.copies
         nothing = np.zeros(plan.cp)
         if plan.cp == 1:
-            return Copies(nothing, nothing, nothing, nothing, nothing)
-        merged = nothing
+            return Copies(nothing, nothing, nothing, nothing, nothing, nothing)
+        merged = added = nothing
         if plan.overlap:
-            merged = self._moved_us(merged_bytes(plan.waiting_tokens[1], self.setting.model))
+            both = merged_bytes(plan.waiting_tokens[1], self.setting.model)
+            merged, added = (self._moved_us(moved) for moved in both)
         if self.per_shard:
             # The published implementations lay out the KV of the whole pack for the kernel, and
             # FlashCP packs its non-last shards besides: so counted, its rows in the paper's
@@ -123,7 +129,7 @@ class PlanCosts:
             # The profile counts a shard's cost for both directions together.
             shards = np.diff(plan.rank_splits) / 2
             placed = copies.us_array(moved * self.kv_bytes, shards, "per-shard")
-            return Copies(nothing, placed, merged, placed, nothing)
+            return Copies(nothing, placed, merged, added, placed, nothing)
         tokens = copied_tokens(
             plan.exchange,
             plan.overlap,
@@ -136,7 +142,7 @@ class PlanCosts:
         packed, placed, summed, returned = (
             self._moved_us(row * float(self.kv_bytes)) for row in tokens
         )
-        return Copies(packed, placed, merged, summed, returned)
+        return Copies(packed, placed, merged, added, summed, returned)
 
     def _moved_us(self, moved_bytes: Clock) -> Clock:
         """Return the time of copying, in which a byte is read once and written once."""

@@ -167,7 +167,7 @@ class _Run:
         arrived = self._exchange("backward", exchange_us, packed)
         if self.plan.overlap:
             line.run(Kind.BACKWARD, _OWN, own)
-            line.run(Kind.MERGE, "add dQ", copies.merged)
+            line.run(Kind.MERGE, "add dQ", copies.added)
         line.run(Kind.COPIES, "add dKV", copies.returned, after=arrived)
 
     def _exchange(self, direction: Direction, us: float, packed: Clock) -> Clock:

@@ -111,7 +111,10 @@ def options(
     copies, nothing = setting.profile.copies, np.zeros(cp)
     dtype_bytes = setting.model.dtype_bytes
     waiting = waiting_tokens(rank, start, stop, cp)
-    merged = copies.us_array(merged_bytes(waiting[1], setting.model), nothing, "in-place")
+    merged_us, added_us = (
+        copies.us_array(moved, nothing, "in-place")
+        for moved in merged_bytes(waiting[1], setting.model)
+    )
     found = []
     for way in ways:
         joined_us, split_us = (
@@ -128,7 +131,7 @@ def options(
         times = (way.forward_us, way.backward_us)
         totals = (
             _together_us(one, joined_us, times),
-            _apart_us(two, split_us, merged, times, setting),
+            _apart_us(two, split_us, (merged_us, added_us), times, setting),
         )
         for overlap, total in enumerate(totals):
             found.append(
@@ -234,7 +237,7 @@ def _together_us(attention: "list[Clock]", copied: "Clock", exchange: tuple[floa
 def _apart_us(
     attention: "list[tuple[Clock, Clock]]",
     copied: "Clock",
-    merged: "Clock",
+    merged: "tuple[Clock, Clock]",
     exchange: tuple[float, float],
     setting: "Setting",
 ) -> float:
@@ -245,8 +248,8 @@ def _apart_us(
     own_back, home = side_by_side(own_back, exchange[1], setting.profile)
     arrived = packed.max() + there
     ready = packed + own
-    began = float((np.maximum(ready, arrived) + placed + rest + merged).max())
+    began = float((np.maximum(ready, arrived) + placed + rest + merged[0]).max())
     gone = began + rest_back + summed
     arrived = gone.max() + home
-    ready = gone + own_back + merged
+    ready = gone + own_back + merged[1]
     return float((np.maximum(ready, arrived) + returned).max())

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from costmodel import attention_kernel as kernel
+from flashcp.plan_costs import merged_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -98,7 +99,8 @@ def search_weights(
     model, memory = setting.model, setting.profile.copies.memory_bytes_per_us
     weights[COPY_US] = 5 * kv_bytes / memory
     weights[RETURN_US] = 3 * kv_bytes / memory
-    weights[MERGE_US] = 6 * model.q_heads * model.head_dim * model.dtype_bytes / memory
+    one = np.ones(1, dtype=np.int64)
+    weights[MERGE_US] = 2 * sum(moved.item() for moved in merged_bytes(one, model)) / memory
     if cp > 1:
         few, many = (max(share * tokens.sum(), 1.0) for share in _EXCHANGED)
         first, second = (

@@ -68,10 +68,10 @@ def _joined(costs: PlanCosts, direction: Direction, began_us: float) -> tuple[Cl
         arrived = packed.max() + exchange_us
         ends = np.maximum(packed + own, arrived) + copies.placed + rest + copies.merged
     else:
-        copied = copies.summed + copies.merged + copies.returned
+        copied = copies.summed + copies.added + copies.returned
         packed = began_us + rest + copies.summed
         arrived = packed.max() + exchange_us
-        ends = np.maximum(packed + own + copies.merged, arrived) + copies.returned
+        ends = np.maximum(packed + own + copies.added, arrived) + copies.returned
     return np.maximum(ends, arrived), own + rest, copied
 
 
