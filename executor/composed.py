@@ -98,7 +98,7 @@ class _Direction:
             return own, line.collective(what, float(ended), after=line.now(Stream.COMPUTE))
         # What is passed on lies where it landed; home, the node's gradients are summed before they
         # cross.
-        name = "pass dKV on"
+        name = "sum dKV of the node"
         summed_us = self._us(name)
         alone_us = levels.across.us + levels.inside.us + float(summed_us.max())
         own, ended = side_by_side(own, alone_us, self._setting.profile)

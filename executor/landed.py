@@ -180,7 +180,7 @@ class Landed:
     def _across(self, call: "Call", dkv: Pair, back: Pair, relay: Relay) -> Messages:
         """Sum the node's gradients of what was passed on, and return them across."""
         sums: list[Tensor] = []
-        with call.record.piece(Part.COPIES, "pass dKV on"):
+        with call.record.piece(Part.COPIES, "sum dKV of the node"):
             for dkeys, came in zip(dkv, back, strict=True):
                 size = (relay.rows, *dkeys.shape[1:])
                 total = torch.zeros(size, dtype=wide(dkeys.dtype), device=dkeys.device)

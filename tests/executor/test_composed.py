@@ -1,15 +1,21 @@
 """Emulated timelines have a prediction's structure: they differ from it in nothing but times."""
 
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from costmodel.model_shape import load_model
 from costmodel.profile_file import load_profile
 from costmodel.timeline import Kind, Stream
+from executor import prepare
 from executor.composed import compose, exchange_us
-from executor.joined import OWN, PREFIXES
+from executor.emulate import Emulation
+from executor.joined import ALL, OWN, PREFIXES
+from executor.kernels.cpu import CpuKernel
+from executor.record import Recorder
 from executor.rows_of_ranks import rank_parts
 from flashcp.exchange import Exchange
 from flashcp.prediction import Setting, predict
@@ -58,10 +64,6 @@ def test_with_predicted_times_the_emulated_timeline_is_the_predicted_one(setting
         setting = replace(setting, ranks_per_node=plan.ranks_per_node)
         prediction = predict(plan, setting)
         (forward, backward), split = predicted_pieces(prediction, cp)
-        if plan.exchange is Exchange.ALL_TO_ALL_TWO_LEVEL:
-            # Predictions count copies of what is passed on that forward does without.
-            assert all("pass KV on" in times for times in forward)
-            continue
         line, entries = compose(plan, setting, forward, backward)
         assert line.total_us == pytest.approx(prediction.total_us, rel=1e-9), plan.exchange
         found, wanted = rank_parts(line, entries), rank_parts(prediction.timeline, split)
@@ -78,7 +80,7 @@ def test_prefixes_wait_for_the_exchange_that_own_keys_hide_and_home_comes_first(
         setting = replace(setting, ranks_per_node=plan.ranks_per_node)
         forward = [{OWN: 1e4, PREFIXES: 30.0, "merge outputs": 2.0} for _ in range(4)]
         backward = [
-            {PREFIXES: 60.0, OWN: 2e4, "add dQ": 3.0, "add dKV": 4.0, "pass dKV on": 5.0}
+            {PREFIXES: 60.0, OWN: 2e4, "add dQ": 3.0, "add dKV": 4.0, "sum dKV of the node": 5.0}
             for _ in range(4)
         ]
         line, split = compose(plan, setting, forward, backward)
@@ -103,3 +105,41 @@ def test_a_slower_exchange_is_exposed_by_what_own_keys_do_not_hide(setting):
         for parts in rank_parts(line, entries)
     ]
     assert exposed == pytest.approx([exchange_us(plan, setting) - 2.0] * 4)
+
+
+class Names(Recorder):
+    """Keeps what is recorded."""
+
+    def __init__(self):
+        self.names = set()
+
+    @contextmanager
+    def piece(self, part, name):
+        self.names.add((part.value, name))
+        yield
+
+
+def test_every_piece_that_is_recorded_has_its_place_on_the_timeline(setting):
+    rng, recorded = np.random.default_rng(3), set()
+    for cp in (2, 4, 4):
+        lengths = random_lengths(rng)
+        for plan in all_plans(rng, lengths, cp):
+            setting = replace(setting, ranks_per_node=plan.ranks_per_node)
+            records = [Names() for _ in range(cp)]
+            q, k = (
+                [torch.zeros(t, heads, 8) for t in plan.rank_tokens.tolist()] for heads in (2, 1)
+            )
+            handles = [prepare(plan, rank) for rank in range(cp)]
+            emulation = Emulation(handles, CpuKernel(), 1.0, records)
+            emulation.forward(q, k, k)
+            there = set().union(*(one.names for one in records))
+            for one in records:
+                one.names = set()
+            emulation.backward(q)
+            home = set().union(*(one.names for one in records))
+            line, split = compose(plan, setting, *[[{} for _ in range(cp)]] * 2)
+            for names, entries in ((there, line.entries[:split]), (home, line.entries[split:])):
+                placed = {(e.kind.value, e.name) for e in entries}
+                assert names <= placed, (plan.exchange, names - placed)
+            recorded |= {name for _, name in there | home}
+    assert {OWN, PREFIXES, ALL, "merge outputs", "add dQ", "sum dKV of the node"} <= recorded
