@@ -16,12 +16,12 @@ from costmodel import attention_kernel as kernel
 from costmodel.attention import DIRECTIONS
 from flashcp.errors import PlanError
 from flashcp.exchange import Exchange, across_uniform
+from flashcp.parts import predict_parts
 from flashcp.plans import Plan
 from flashcp.search.evaluate import Option, options
 from flashcp.search.nodes import gather_on_nodes
 from flashcp.search.placement import find_placement
 from flashcp.search.weights import search_weights
-from flashcp.simulation.parts import predict_parts
 from flashcp.strategies import AUTO, FLASHCP, STRATEGIES, check_cp, check_lengths
 from flashcp.strategies._shards import columns
 

@@ -1,6 +1,6 @@
 """What each piece of a plan's work takes by itself: kernel calls, copies, exchanges, ring steps.
 
-`flashcp.prediction` queues these on a timeline, `flashcp.simulation.parts` adds them up without
+`flashcp.prediction` queues these on a timeline, `flashcp.parts` adds them up without
 one. Both take every time from here, so they cannot differ in anything but how they add.
 """
 

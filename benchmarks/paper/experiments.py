@@ -16,7 +16,7 @@ import numpy as np
 
 import flashcp
 from flashcp.exact import exact_plan
-from flashcp.simulation.parts import predict_parts
+from flashcp.parts import predict_parts
 
 CONTEXT, PACKS, BLOCK = 131072, 60, 8192
 STRATEGIES = {

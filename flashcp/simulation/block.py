@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from flashcp.bounds import lower_bound_us
 from flashcp.exchange import Exchange
 from flashcp.measures import measure
+from flashcp.parts import predict_parts
 from flashcp.plans import Plan
 from flashcp.prediction import Setting
-from flashcp.simulation.parts import predict_parts
 from flashcp.simulation.sweep import Sweep
 from flashcp.simulation.switched import switched_plan
 from flashcp.simulation.what_if import WhatIf

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from flashcp.auto import auto_plan
 from flashcp.exchange import Exchange
+from flashcp.parts import predict_parts
 from flashcp.planning import plan
 from flashcp.plans import Plan
 from flashcp.prediction import Setting
-from flashcp.simulation.parts import predict_parts
 from flashcp.simulation.what_if import WhatIf
 from flashcp.strategies import AUTO, STRATEGIES
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from costmodel import load_model, load_profile
 from flashcp.exchange import Exchange
 from flashcp.overlap import side_by_side
+from flashcp.parts import predict_parts
 from flashcp.prediction import Setting, predict
 from flashcp.search.evaluate import options
-from flashcp.simulation.parts import predict_parts
 from flashcp.strategies import STRATEGIES, shard
 from tests.flashcp.packs import cp_degrees, lengths
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from costmodel import load_model, load_profile
 from flashcp.exchange import Exchange
+from flashcp.parts import Parts, predict_parts
 from flashcp.prediction import Setting, predict
-from flashcp.simulation.parts import Parts, predict_parts
 from flashcp.strategies import STRATEGIES, shard
 from tests.flashcp.packs import cp_degrees, lengths
 
