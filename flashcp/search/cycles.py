@@ -141,8 +141,18 @@ def _turn(pool: Ints, cuts: Ints, cycle: Ints, tokens: int, work: Floats) -> Non
 
 
 @jit
+def _surplus(work: Floats, mean: float) -> float:
+    """Return the sum of squared surpluses."""
+    total = 0.0
+    for rank in range(work.size):
+        total += (work[rank] - mean) * (work[rank] - mean)
+    return float(total)
+
+
+@jit
 def _descend(pool: Ints, cuts: Ints, cycles: Ints, grid: int, work: Floats, mean: float) -> float:
     """Turn the best cycle until none helps; returns the sum of squared surpluses."""
+    total = _surplus(work, mean)
     for _ in range(_MOST_STEPS):
         best, best_turns = -1, 0
         most = 0.0
@@ -153,10 +163,12 @@ def _descend(pool: Ints, cuts: Ints, cycles: Ints, grid: int, work: Floats, mean
         if best < 0:
             break
         _turn(pool, cuts, cycles[best], best_turns * grid, work)
-    total = 0.0
-    for rank in range(work.size):
-        total += (work[rank] - mean) * (work[rank] - mean)
-    return float(total)
+        then = _surplus(work, mean)
+        if then >= total:  # the parabola takes depths as they were before the turn
+            _turn(pool, cuts, cycles[best], -best_turns * grid, work)
+            break
+        total = then
+    return total
 
 
 @jit

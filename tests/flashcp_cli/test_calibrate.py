@@ -13,7 +13,7 @@ from costmodel import load_profile
 from costmodel.calibrated import base_for, calibrated_profile
 from costmodel.profile_file import write_profile
 from flashcp_cli.calibrate_view import print_calibration
-from flashcp_cli.run import run
+from flashcp_cli.main import cli
 from tests.costmodel.calibration_points import all_points, conditions
 
 TINY = """
@@ -128,11 +128,11 @@ def test_a_run_takes_the_precision_that_its_profile_was_measured_in(tmp_path):
     words = ["wlb-llm", "--nproc", "2", "--context", "256", "--emulate", "--device", "cpu",
              "--strategies", "per-doc", "--repetitions", "1", "--warmups", "0", "--json",
              "--q-heads", "2", "--kv-heads", "1", "--head-dim", "16"]  # fmt: skip
-    found = CliRunner().invoke(run, [*words, "--hardware", str(path)])
+    found = CliRunner().invoke(cli, ["run", *words, "--hardware", str(path)])
     assert found.exit_code == 0, found.output
     assert json.loads(found.stdout)["dtype"] == "float32"
     assert found.stderr == (
         "Runs in float32, as profile mine was measured; the model's is bfloat16: --dtype bfloat16\n"
     )
-    found = CliRunner().invoke(run, words)
+    found = CliRunner().invoke(cli, ["run", *words])
     assert (json.loads(found.stdout)["dtype"], found.stderr) == ("bfloat16", "")

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from flashcp.strategies import NAMES
-from flashcp_cli.run import run
+from flashcp_cli.main import cli
 
 SMALL = ["--q-heads", "2", "--kv-heads", "1", "--head-dim", "16", "--repetitions", "1",
          "--warmups", "0", "--device", "cpu"]  # fmt: skip
@@ -34,7 +34,7 @@ def finish(process):
 
 
 def invoke(*words):
-    return CliRunner().invoke(run, [*map(str, words)], prog_name="flashcp run")
+    return CliRunner().invoke(cli, ["run", *map(str, words)], prog_name="flashcp")
 
 
 @pytest.fixture(scope="module")
