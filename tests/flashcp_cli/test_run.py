@@ -39,12 +39,10 @@ def invoke(*words):
 
 @pytest.fixture(scope="module")
 def plan_file(tmp_path_factory):
-    from flashcp_cli.plan import plan
-
     path = tmp_path_factory.mktemp("plans") / "plan.parquet"
     words = ["wlb-llm", "--cp", "2", "--context", "1k", "--packs", "2", "--processes", "1",
              "--strategy", "flashcp", "--compare", "flashcp", "--out", str(path)]  # fmt: skip
-    result = CliRunner().invoke(plan, words)
+    result = CliRunner().invoke(cli, ["plan", *words])
     assert result.exit_code == 0, result.output
     return path
 
