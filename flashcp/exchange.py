@@ -169,8 +169,7 @@ def two_level_tokens(
     Returns:
         Tokens sent across, received across, sent inside, received inside; [cp] each.
     """
-    order = np.lexsort((start, document))
-    return _two_level_tokens(order, document, rank, start, stop, cp, ranks_per_node)[:4]
+    return two_level_counts(document, rank, start, stop, cp, ranks_per_node)[:4]
 
 
 def relayed_tokens(
@@ -190,8 +189,20 @@ def relayed_tokens(
         Tokens passed on, once for each receiver, [cp]: a part of those sent inside; and gradients
         added up, in tokens, [cp].
     """
+    return two_level_counts(document, rank, start, stop, cp, ranks_per_node)[4:]
+
+
+def two_level_counts(
+    document: "NDArray[np.int32]",
+    rank: "NDArray[np.int32]",
+    start: "NDArray[np.int32]",
+    stop: "NDArray[np.int32]",
+    cp: int,
+    ranks_per_node: int,
+) -> "tuple[NDArray[np.int64], ...]":
+    """Return what `two_level_tokens` and `relayed_tokens` return, counted in one pass."""
     order = np.lexsort((start, document))
-    return _two_level_tokens(order, document, rank, start, stop, cp, ranks_per_node)[4:]
+    return _two_level_tokens(order, document, rank, start, stop, cp, ranks_per_node)
 
 
 @jit
@@ -276,7 +287,7 @@ def _two_level_tokens(
     cp: int,
     ranks_per_node: int,
 ) -> "tuple[NDArray[np.int64], ...]":
-    """Count for `two_level_tokens` and `relayed_tokens`; `order` sorts by document and start."""
+    """Count for `two_level_counts`; `order` sorts the shards by document and start."""
     across_sent = np.zeros(cp, dtype=np.int64)
     across_received = np.zeros(cp, dtype=np.int64)
     inside_sent = np.zeros(cp, dtype=np.int64)
@@ -330,3 +341,23 @@ def waiting_tokens(
     prefix = np.bincount(rank, start, minlength=cp)
     waiting = np.bincount(rank, np.where(start > 0, stop - start, 0), minlength=cp)
     return prefix.astype(np.int64), waiting.astype(np.int64)
+
+
+def waiting_segments(
+    start: "NDArray[np.int32]", stop: "NDArray[np.int32]", splits: "NDArray[np.integer]"
+) -> "tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]":
+    """Return the call over what precedes shards: its queries and keys a shard, and its splits.
+
+    Args:
+        start: each shard's first token, [shards], rank by rank.
+        stop: one past its last token, [shards].
+        splits: rank r holds the shards splits[r]:splits[r + 1], [cp + 1].
+
+    Returns:
+        Query tokens, [waiting]; key tokens, [waiting]; splits of the shards that wait, [cp + 1].
+    """
+    waits = start > 0
+    before = np.zeros(waits.size + 1, dtype=np.int64)
+    np.cumsum(waits, out=before[1:])
+    prefixes = start[waits].astype(np.int64)
+    return stop[waits] - prefixes, prefixes, before[splits]

@@ -15,7 +15,7 @@ from costmodel.estimate import NOTHING, Estimate
 from costmodel.timeline import Clock
 from flashcp.copied import copied_tokens
 from flashcp.errors import PlanError
-from flashcp.exchange import Exchange, across_tokens
+from flashcp.exchange import Exchange, across_tokens, waiting_segments
 from flashcp.exchange_times import TwoLevels, needed_exchange, two_level_exchange
 from flashcp.overlap import side_by_side
 from flashcp.ring import local_segments, ring_segments
@@ -93,14 +93,11 @@ class PlanCosts:
         q_lens = k_lens - plan.start
         if not plan.overlap:
             return np.zeros(plan.cp), attention_us(q_lens, k_lens, plan.rank_splits, causal)
-        waits = plan.start > 0
-        before = np.zeros(waits.size + 1, dtype=np.int64)
-        np.cumsum(waits, out=before[1:])
         full = self.setting.attention_parameters(direction, causal=False)
-        prefixes = plan.start[waits].astype(np.int64)
+        waiting = waiting_segments(plan.start, plan.stop, plan.rank_splits)
         return (
             attention_us(q_lens, q_lens, plan.rank_splits, causal),
-            attention_us(q_lens[waits], prefixes, before[plan.rank_splits], full),
+            attention_us(*waiting, full),
         )
 
     def beside(self, own_us: Clock, exchange_us: float) -> "tuple[Clock, float]":

@@ -18,8 +18,7 @@ from flashcp.exchange import (
     Exchange,
     needed_tokens,
     non_last_tokens,
-    relayed_tokens,
-    two_level_tokens,
+    two_level_counts,
     waiting_tokens,
 )
 from groundwork.jit import jit
@@ -116,27 +115,27 @@ class Plan:
         """
         return waiting_tokens(self.rank, self.start, self.stop, self.cp)
 
-    @cached_property
+    @property
     def two_level_tokens(self) -> "tuple[NDArray[np.int64], ...]":
         """Tokens each rank sends, receives across nodes and sends, receives inside; [cp] each.
 
         See `flashcp.exchange.two_level_tokens`; only of plans with that exchange.
         """
-        if self.ranks_per_node is None:
-            raise PlanError(f"a plan with the exchange {self.exchange} has no two levels")
-        return two_level_tokens(
-            self.document, self.rank, self.start, self.stop, self.cp, self.ranks_per_node
-        )
+        return self._two_level_counts[:4]
 
-    @cached_property
+    @property
     def relayed_tokens(self) -> "tuple[NDArray[np.int64], ...]":
         """Tokens that each rank passes on in two levels, and whose gradients it adds up, [cp] each.
 
         See `flashcp.exchange.relayed_tokens`; only of plans with that exchange.
         """
+        return self._two_level_counts[4:]
+
+    @cached_property
+    def _two_level_counts(self) -> "tuple[NDArray[np.int64], ...]":
         if self.ranks_per_node is None:
             raise PlanError(f"a plan with the exchange {self.exchange} has no two levels")
-        return relayed_tokens(
+        return two_level_counts(
             self.document, self.rank, self.start, self.stop, self.cp, self.ranks_per_node
         )
 

@@ -17,8 +17,8 @@ from flashcp.exchange import (
     across_uniform,
     needed_tokens,
     non_last_tokens,
-    relayed_tokens,
-    two_level_tokens,
+    two_level_counts,
+    waiting_segments,
     waiting_tokens,
 )
 from flashcp.exchange_times import needed_exchange, two_level_exchange
@@ -102,8 +102,8 @@ def options(
     needed = float(max(sent.max(), received.max()))
     ways = [
         _needed(rows, cp, per_node, setting, needed, sent),
-        _gathered(Exchange.ALL_GATHER_NON_LAST, non_last, cp, setting),
-        _gathered(Exchange.ALL_GATHER, held if cp > 1 else held - held, cp, setting),
+        _gathered(Exchange.ALL_GATHER_NON_LAST, non_last, cp, per_node, setting),
+        _gathered(Exchange.ALL_GATHER, held * (cp > 1), cp, per_node, setting),
     ]
     if 1 < per_node < cp:
         ways.append(_two_level(rows, cp, per_node, setting))
@@ -167,9 +167,8 @@ def _needed(
 
 def _two_level(rows: "Rows", cp: int, per_node: int, setting: "Setting") -> _Way:
     rank, document, start, stop = columns(rows)
-    tokens = two_level_tokens(document, rank, start, stop, cp, per_node)
-    passed, summed = relayed_tokens(document, rank, start, stop, cp, per_node)
-    levels = two_level_exchange(tokens, summed, cp, per_node, setting)
+    *tokens, passed, summed = two_level_counts(document, rank, start, stop, cp, per_node)
+    levels = two_level_exchange(tuple(tokens), summed, cp, per_node, setting)
     sent, received = tokens[0] + tokens[2], tokens[1] + tokens[3]
     return _Way(
         Exchange.ALL_TO_ALL_TWO_LEVEL,
@@ -182,7 +181,9 @@ def _two_level(rows: "Rows", cp: int, per_node: int, setting: "Setting") -> _Way
     )
 
 
-def _gathered(exchange: Exchange, sent: "NDArray[np.int64]", cp: int, setting: "Setting") -> _Way:
+def _gathered(
+    exchange: Exchange, sent: "NDArray[np.int64]", cp: int, per_node: int, setting: "Setting"
+) -> _Way:
     forward_us = backward_us = 0.0
     largest_tokens = int(sent.max())
     if cp > 1 and largest_tokens > 0:
@@ -193,7 +194,6 @@ def _gathered(exchange: Exchange, sent: "NDArray[np.int64]", cp: int, setting: "
             ).us
             for name in ("all_gather", "reduce_scatter")
         )
-    per_node = setting.profile.network.per_node(cp, setting.ranks_per_node)
     together, _ = across_uniform(exchange, largest_tokens, cp, per_node)
     moved = float((cp - 1) * largest_tokens)
     return _Way(exchange, sent, forward_us, backward_us, moved, together)
@@ -210,18 +210,14 @@ def _attention(
     splits = np.searchsorted(rank, np.arange(cp + 1)).astype(np.int64)
     k_lens = stop.astype(np.int64)
     q_lens = k_lens - start
-    waits = start > 0
-    before = np.zeros(waits.size + 1, dtype=np.int64)
-    np.cumsum(waits, out=before[1:])
-    waiting = before[splits]
-    queries, prefixes = q_lens[waits], start[waits].astype(np.int64)
+    waiting = waiting_segments(start, stop, splits)
     one, two = [], []
     for direction in _DIRECTIONS:
         causal = setting.attention_parameters(direction)
         full = setting.attention_parameters(direction, causal=False)
         one.append(attention_us(q_lens, k_lens, splits, causal))
         own = attention_us(q_lens, q_lens, splits, causal)
-        two.append((own, attention_us(queries, prefixes, waiting, full)))
+        two.append((own, attention_us(*waiting, full)))
     return one, two
 
 
