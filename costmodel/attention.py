@@ -37,12 +37,12 @@ MAX_HEAD_DIM = 1024
 FAST_PACKS = (4, 8, 16)
 
 # torch's flash attention for CPUs, which cuts its work otherwise than GPUs' kernels do, and the
-# rows and heads that its costs beside query-key pairs are worth: measured, by direction
+# rows and heads that its costs beside query-key pairs are worth where a fit does not say
 # (docs/research/attention-model.md).
 CPU_KERNEL = "torch-flash-cpu"
-_CPU_BLOCK_ROWS = {"forward": 14, "backward": 18}
-_CPU_SEGMENT_ROWS = {"forward": 8, "backward": 14}
+_CPU_ROWS = {"forward": (14, 8), "backward": (18, 14)}  # of a block, of a segment
 _CPU_OPERATOR_HEADS = 16
+_MOST_CPU_ROWS = 4096
 
 # Of a key tile's time this share grows with the head size; the rest (softmax, masks) does not.
 # Measured between head sizes 64 and 128 of FlashAttention-3 (docs/research/attention-model.md).
@@ -100,6 +100,8 @@ class AttentionFit:
         coefficients: as fitted.
         source: MEASURED where fitted to measured calls, else where they come from.
         sampled: the calls it was fitted to; None where there were none.
+        cpu_rows: of a kernel for CPUs, the rows of queries that a block's and a segment's own cost
+            a key is worth; None takes usual ones, and without effect on GPUs.
     """
 
     direction: Direction
@@ -109,10 +111,11 @@ class AttentionFit:
     coefficients: Coefficients
     source: Source
     sampled: Sampled | None
+    cpu_rows: tuple[int, int] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object of this fit."""
-        return {
+        document = {
             "direction": self.direction,
             "head_dim": self.head_dim,
             "tile_q": self.tile_q,
@@ -121,13 +124,15 @@ class AttentionFit:
             "coefficients": {name: getattr(self.coefficients, name) for name in COEFFICIENTS},
             "sampled": None if self.sampled is None else self.sampled.to_json(),
         }
+        if self.cpu_rows is not None:
+            document["cpu_rows"] = list(self.cpu_rows)
+        return document
 
     @classmethod
     def from_json(cls, document: Fields) -> AttentionFit:
         """Return the fit in `document`; raises ProfileError naming the bad field."""
-        document.only(
-            ["direction", "head_dim", "tile_q", "tile_k", "source", "coefficients", "sampled"]
-        )
+        known = ["direction", "head_dim", "tile_q", "tile_k", "source", "coefficients", "sampled"]
+        document.only([*known, "cpu_rows"])
         numbers = document.part("coefficients")
         numbers.only(COEFFICIENTS)
         sampled = document.raw("sampled")
@@ -143,7 +148,19 @@ class AttentionFit:
             ),
             source=document.source(),
             sampled=None if sampled is None else Sampled.from_json(document.part("sampled")),
+            cpu_rows=_read_cpu_rows(document),
         )
+
+
+def _read_cpu_rows(document: Fields) -> tuple[int, int] | None:
+    if "cpu_rows" not in document.document:
+        return None
+    rows = document.numbers("cpu_rows")
+    if len(rows) != 2 or any(row != int(row) or row > _MOST_CPU_ROWS for row in rows):  # noqa: PLR2004 - a pair
+        raise document.fail(
+            "cpu_rows", f"is {list(rows)}, not two whole numbers up to {_MOST_CPU_ROWS}"
+        )
+    return int(rows[0]), int(rows[1])
 
 
 @dataclass(frozen=True)
@@ -270,8 +287,8 @@ class AttentionModel:
             result[kernel.CACHE_SPILL_US] = c.cache_spill_us_per_mb
         if self.kernel == CPU_KERNEL:
             result[kernel.BLOCKED] = 1.0
-            result[kernel.BLOCK_ROWS] = _CPU_BLOCK_ROWS[fit.direction]
-            result[kernel.SEGMENT_ROWS] = _CPU_SEGMENT_ROWS[fit.direction]
+            rows = fit.cpu_rows or _CPU_ROWS[fit.direction]
+            result[kernel.BLOCK_ROWS], result[kernel.SEGMENT_ROWS] = rows
             result[kernel.OPERATOR_HEADS] = _CPU_OPERATOR_HEADS
         if self.packs_gqa and forward and packed not in FAST_PACKS:
             for i in (kernel.KV_TILE_US, kernel.QUERY_ROW_US):

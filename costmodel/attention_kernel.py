@@ -288,50 +288,68 @@ def attention_us(
 
 @jit
 def lower_bound_us(
-    total_pairs: float,
+    lengths: NDArray[np.int64],
     parameters: NDArray[np.float64],
-    query_tokens: float = 0.0,
-    calls: int = 1,
-    busy_calls: int = 1,
+    calls: int,
+    busy_calls: int,
+    most_tokens: int,
+    tiles_shared: bool,
 ) -> float:
-    """Return a time that the mean over `calls` calls with this much work cannot be below.
+    """Return a time that the mean over calls which share documents' causal attention is not below.
 
-    A tile holds at most its rows times its keys of query-key pairs, and no term of the model falls
-    with more tiles; the terms are convex or bounded from below by convex ones, so by Jensen's
-    inequality the mean over calls is at least the time of the mean call. For one call it bounds
-    the call.
+    However documents are cut into segments, in one call each or keys in two: the i-th last of the
+    tiles of a document of L query rows ends at row L - i * rows of a tile or later, and walks the
+    keys before that; of holders of at most `most_tokens` tokens the j-th from the end sees a key at
+    L - j * most_tokens or later, and so many longest tiles there are at least. No term of the model
+    falls with more of any of these, and all are convex or bounded from below by convex ones, so by
+    Jensen's inequality the mean over calls is at least the time of the mean call.
 
     Args:
-        total_pairs: query-key pairs of all the calls, of one query head.
-        parameters: of the calls.
-        query_tokens: query tokens of all the calls, where known; makes the bound tighter.
+        lengths: tokens of each document.
+        parameters: of the calls, under the causal mask.
         calls: number of calls that share the work.
         busy_calls: how many of them surely have a token; only these pay the launch.
+        most_tokens: that one holder, of one or several of the calls, has at most.
+        tiles_shared: whether segments may hold the queries of several shards, as a ring's do; then
+            only filled rows of tiles count.
     """
-    if total_pairs <= 0.0 and query_tokens <= 0.0:
+    tile_q, tile_k, packed = parameters[TILE_Q], parameters[TILE_K], parameters[PACKED]
+    sms, heads = parameters[SMS], parameters[HEADS]
+    blocked, key_outer = parameters[BLOCKED] != 0.0, parameters[KEY_OUTER] != 0.0
+    walked = owned = total = 0.0
+    for length in lengths:
+        total += length
+        rows = int(length * packed)
+        pairs = 0.5 * length * (length + 1)
+        if blocked:  # pairs are counted as they are; a call may be one operator
+            walked += pairs / (tile_q * tile_k)
+        elif tiles_shared:
+            # A tile walks the keys of its last query with all its rows, and on average half a tile
+            # of keys beyond.
+            masked = 0.5 * length * max(0.0, tile_q / packed - 1.0)
+            walked += (pairs + masked) * packed / (tile_q * tile_k)
+            owned += length / tile_k if key_outer else rows / tile_q
+        else:
+            tiles = _ceil_div(rows, int(tile_q))
+            start = rows - tiles * int(tile_q)
+            walked += _sum_of_ceilings(tiles, int(tile_q), start, int(packed * tile_k))
+            if not key_outer:
+                owned += tiles
+            while key_outer and length > 0:
+                owned += _ceil_div(length, int(tile_k))
+                length -= most_tokens
+    if total <= 0.0:
         return 0.0
-    sms, tile_q, tile_k = parameters[SMS], parameters[TILE_Q], parameters[TILE_K]
-    tokens = query_tokens / calls
-    # A query tile walks the keys of its last query with all its rows. Under the causal mask that is
-    # at least (tile_q - packed) / 2 pairs more for each query in it than the queries attend to.
-    masked = parameters[CAUSAL] * tokens * parameters[HEADS] * 0.5
-    masked *= max(0.0, tile_q - parameters[PACKED])
-    if parameters[BLOCKED] != 0.0:  # pairs are counted as they are; a call may be one operator
-        masked = 0.0
-    walked = (total_pairs * parameters[Q_HEADS] / calls + masked) / (tile_q * tile_k)
-    rows = tokens * parameters[Q_HEADS] / (tile_q * sms)
-    waves = rows
-    if parameters[KEY_OUTER] != 0.0:  # a causal segment has at least as many keys as queries
-        waves = rows * tile_q / tile_k * parameters[CAUSAL]
-    if parameters[BLOCKED] != 0.0:
-        waves = 0.0
-    elif calls == 1:
-        waves = max(1.0, np.ceil(waves))
+    tokens = total / calls
+    filled = tokens * parameters[Q_HEADS] / (tile_q * sms)
     busy = (
-        parameters[KV_TILE_US] * walked / sms
-        + parameters[QUERY_TILE_US] * waves
-        + parameters[QUERY_ROW_US] * rows
+        parameters[KV_TILE_US] * walked * heads / (sms * calls)
+        + parameters[QUERY_TILE_US] * owned * heads / (sms * calls)
+        + parameters[QUERY_ROW_US] * filled
     )
+    if not (blocked or key_outer or parameters[SPLITS_KEYS] != 0.0):
+        ends = _least_ends(lengths, most_tokens)
+        busy += parameters[TAIL] * parameters[KV_TILE_US] * ends / (tile_k * calls)
     # From the size of the cache on, misses rise at least as fast as the bytes: a convex bound.
     token_mb = parameters[ROW_MB] + parameters[CACHE_MB]
     beyond = max(0.0, tokens - parameters[L2_MB] / token_mb)
@@ -339,3 +357,25 @@ def lower_bound_us(
     cached = parameters[CACHE_SPILL_US] * beyond * parameters[CACHE_MB]
     time = _finish(busy, tokens, parameters) - parameters[LAUNCH_US] + cached
     return float(time + parameters[LAUNCH_US] * min(busy_calls, calls) / calls)
+
+
+@jit
+def _least_ends(lengths: NDArray[np.int64], most_tokens: int) -> float:
+    """Return the least sum, over holders of so many tokens, of the longest prefix that each sees.
+
+    The tokens that see more than t keys are sum over documents of max(0, L - t); while these are
+    more than j holders have, another one has one of them.
+    """
+    falling = np.sort(lengths)[::-1]
+    total = falling.sum()
+    ends = 0.0
+    held = k = 0
+    above = 0.0  # tokens of the k longest documents
+    while held < total:
+        # The t beyond which the documents longer than it hold `held` tokens.
+        while k < falling.size and above - k * falling[k] <= held:
+            above += falling[k]
+            k += 1
+        ends += max((above - held) / k, 0.0)
+        held += most_tokens
+    return ends

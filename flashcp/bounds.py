@@ -1,10 +1,17 @@
-"""Lower bounds on what any plan of a pack can take.
+"""A lower bound on what any plan of a pack can take.
 
-Whatever the placement, the ranks share the pack's query-key pairs and tokens; the slowest takes at
-least the mean, and a rank's kernels cannot run faster than the profile's best rate. Exchange and
-copies are bounded by 0: a pack whose documents fit the ranks whole needs neither. Holds for every
-plan that attends in one or two kernel calls a direction, and for rings, whose N calls are one load
-to the clock.
+Whatever the placement, the ranks share the pack's tiles and tokens and, where a document is longer
+than a rank's share C, its cuts; the slowest rank takes at least the mean. Three things are added:
+
+- Attention: the tiles that undivided documents walk, and the ends of long documents that N ranks of
+  at most C tokens cannot but hold (`costmodel.attention_kernel.lower_bound_us`).
+- What cuts cost: of a document of L tokens at least L - C wait for keys that travel, and some rank
+  receives at least what `flashcp.traffic_bound` says at any balance. Either attention waits for all
+  of it; or it runs beside it, each slows the other, query tiles of what waits are visited twice and
+  its outputs and dQ are merged.
+- Rings share query tiles between shards and pass on all KV, so they have a bound of their own.
+
+It knows no balance, no rounding to tokens and no wait of ranks for each other.
 """
 
 from typing import TYPE_CHECKING
@@ -12,7 +19,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from costmodel.attention_kernel import lower_bound_us as kernel_bound_us
+from costmodel import attention_kernel as kernel
+from costmodel.attention import DIRECTIONS
+from flashcp.plan_costs import merged_bytes
+from flashcp.traffic_bound import least_traffic_tokens
 
 if TYPE_CHECKING:
     from flashcp.prediction import Setting
@@ -31,16 +41,91 @@ def lower_bound_us(lengths: NDArray[np.int32], cp: int, setting: "Setting") -> f
     Returns:
         Microseconds.
     """
-    tokens = np.asarray(lengths, dtype=np.int64)
-    pairs = float((tokens * (tokens + 1) // 2).sum())
-    busy = min(cp, int(tokens.sum()))
-    return _CALLS_A_RANK * sum(
-        kernel_bound_us(
-            pairs,
-            setting.attention_parameters(direction),
-            float(tokens.sum()),
-            _CALLS_A_RANK * cp,
-            busy,
+    pack = _Pack(lengths, cp, setting)
+    return min(pack.joined_us(), pack.ring_us())
+
+
+class _Pack:
+    """What every plan of one pack must do."""
+
+    def __init__(self, lengths: NDArray[np.int32], cp: int, setting: "Setting") -> None:
+        self.tokens = np.asarray(lengths, dtype=np.int64)
+        self.cp, self.setting = cp, setting
+        self.share = -(-int(self.tokens.sum()) // cp)
+        self.waiting = int(np.maximum(self.tokens - self.share, 0).sum())
+        # Share of an exchange that attention beside it loses, whether it or the exchange is longer.
+        self.lost = 1 - 1 / setting.profile.overlap_factor.value
+
+    def joined_us(self) -> float:
+        """Return the bound of plans that join what shards attend to."""
+        attention_us = self._attention_us(tiles_shared=False)
+        if self.waiting == 0:
+            return attention_us
+        exchange_us = self._exchange_us()
+        apart_us = exchange_us * self.lost + self._merges_us() + self._second_visits_us()
+        return attention_us + min(exchange_us, apart_us)
+
+    def ring_us(self) -> float:
+        """Return the bound of rings: N - 1 transfers each way, each beside a step's attention."""
+        attention_us = self._attention_us(tiles_shared=True)
+        if self.cp == 1:
+            return attention_us
+        model, profile = self.setting.model, self.setting.profile
+        kv_bytes = float(self.share * model.kv_bytes_per_token)
+        transfers_us = (self.cp - 1) * sum(
+            profile.collective_us(
+                "send_recv", kv_bytes * share, self.cp, ranks_per_node=self.setting.ranks_per_node
+            ).us
+            for share in (1.0, 1.0 + 4 / model.dtype_bytes)
         )
-        for direction in ("forward", "backward")
-    )
+        return max(transfers_us, attention_us + transfers_us * self.lost)
+
+    def _attention_us(self, *, tiles_shared: bool) -> float:
+        return _CALLS_A_RANK * sum(
+            kernel.lower_bound_us(
+                self.tokens,
+                self.setting.attention_parameters(direction),
+                _CALLS_A_RANK * self.cp,
+                min(self.cp, int(self.tokens.sum())),
+                self.share,
+                tiles_shared,
+            )
+            for direction in DIRECTIONS
+        )
+
+    def _exchange_us(self) -> float:
+        """Return the least time of the exchange, both ways; 0 where ranks span nodes."""
+        setting, profile = self.setting, self.setting.profile
+        per_node = profile.network.per_node(self.cp, setting.ranks_per_node)
+        if per_node < self.cp:
+            return 0.0
+        # At any balance: one rank may have all the work.
+        received = least_traffic_tokens(self.tokens, self.cp, imbalance=self.cp)
+        kv_bytes = received * setting.model.kv_bytes_per_token
+        needed_us = 2 * profile.all_to_all_v_us(kv_bytes, self.cp, ranks_per_node=per_node).us
+        gathered = kv_bytes * self.cp / (self.cp - 1)
+        gathered_us = sum(
+            profile.collective_us(name, gathered, self.cp, ranks_per_node=per_node).us
+            for name in ("all_gather", "reduce_scatter")
+        )
+        return min(needed_us, gathered_us)
+
+    def _merges_us(self) -> float:
+        """Return the mean rank's merges of what waits, both ways."""
+        moved = merged_bytes(np.array([self.waiting]), self.setting.model)
+        copies, nothing = self.setting.profile.copies, np.zeros(1)
+        return sum(float(copies.us_array(m, nothing, "in-place")[0]) for m in moved) / self.cp
+
+    def _second_visits_us(self) -> float:
+        """Return the mean rank's second visits of query tiles that wait, where they are walked."""
+        total = 0.0
+        for direction in DIRECTIONS:
+            p = self.setting.attention_parameters(direction)
+            if p[kernel.BLOCKED]:
+                continue
+            tile_us = p[kernel.QUERY_ROW_US]
+            if not p[kernel.KEY_OUTER]:
+                tile_us += p[kernel.QUERY_TILE_US]
+            rows = self.waiting * p[kernel.Q_HEADS] / (p[kernel.TILE_Q] * p[kernel.SMS])
+            total += float(tile_us * rows)
+        return total / self.cp

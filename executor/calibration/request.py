@@ -51,14 +51,15 @@ EFFORTS = {
         transfer_bytes=_powers(12, 24),
         copy_bytes=_powers(21, 25),
         attention_s=19.0,
-        transfers_s=9.0,
+        transfers_s=18.0,
     ),
     ("cpu", True): Effort(
         attention_calls=96,
         head_dims=(64, 128),
         call_us=1.2e5,
         repeats=7,
-        transfer_bytes=_powers(10, 27),
+        # Between powers of two as well, where what is sent outgrows the caches.
+        transfer_bytes=(*_powers(10, 27), *(3 * size for size in _powers(19, 25))),
         copy_bytes=_powers(16, 27),
         attention_s=280.0,
         transfers_s=150.0,

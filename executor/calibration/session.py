@@ -144,8 +144,9 @@ class _Session:
         self.planned["copies"] = len(copies)
         self.planned["attention"] = 2 * sum(map(len, calls))
         if self.groups:
-            sizes = [len(transfers.planned(effort.transfer_bytes, g.ranks)) for g in self.groups]
-            self.planned |= {"exchanges": sum(sizes), "overlap": 1}
+            curves = [transfers.planned(effort.transfer_bytes, g.ranks) for g in self.groups]
+            exchanges = sum(len(curve) for group in curves for curve in group)
+            self.planned |= {"exchanges": exchanges, "overlap": 1}
         self._each(
             "copies",
             [([what], partial(local.measure, what, watch, effort.repeats)) for what in copies],
@@ -184,17 +185,17 @@ class _Session:
         """Measure the exchanges of a group; rank 0 says which, its members measure."""
         began = time.monotonic()
         limit_s = self.stage_s["exchanges"] / len(self.groups)
-        exchanges = transfers.planned(self.effort.transfer_bytes, group.ranks)
-        for exchange in exchanges:
-            over = time.monotonic() - began > limit_s
-            known = self.store is not None and self.store.holds(transfers.identity(exchange, group))
-            command = self._say(2 * over + known)
-            if command >= 2:
-                break
-            if command == 0 and group.group is not None:
-                point = transfers.measure(exchange, group, self.watch, limit_s / len(exchanges))
+        curves = transfers.planned(self.effort.transfer_bytes, group.ranks)
+        for i, exchanges in enumerate(curves):
+            known = self.store is not None and all(
+                self.store.holds(transfers.identity(exchange, group)) for exchange in exchanges
+            )
+            if self._say(int(known)) == 0 and group.group is not None:
+                left_s = max(limit_s - (time.monotonic() - began), 0.0)
+                points = transfers.measure(exchanges, group, self.watch, left_s / (len(curves) - i))
                 if self.store is not None:
-                    self.store.add(point)
+                    for point in points:
+                        self.store.add(point)
             if self.store is not None:
                 self._tell("exchanges", began)
 

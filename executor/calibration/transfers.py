@@ -1,12 +1,14 @@
 """Measures exchanges over groups of ranks: collectives, uneven all-to-alls, ring steps.
 
-As nccl-tests does it: between two barriers every rank runs the exchange several times in a row, and
-a round takes as long as its slowest rank. All ranks agree on how many rounds and runs there are,
-since a collective that one rank runs and another does not would hang.
+As nccl-tests does it: between two barriers every rank runs the exchange, on a GPU several times in
+a row, and a round takes as long as its slowest rank. All ranks agree on how many rounds and runs
+there are, since a collective that one rank runs and another does not would hang. The sizes of one
+collective are measured in turn, so that a drift of the machine meets them alike: one after the
+other, on two quiet cores, a size left out was predicted 22% off.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +17,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
-from costmodel.calibrated_points import NOISY_SPREAD, TransferPoint
+from costmodel.calibrated_points import TransferPoint
 from costmodel.collectives import COLLECTIVES
 from executor.calibration.timing import Run, Stopwatch, summed_up
 from executor.transfers import Collective, Messages, Pattern, Start, Transfer
@@ -23,7 +25,10 @@ from executor.transport import Transport
 
 _ROUND_US = 3000.0
 _MOST_INNER = 20
-_ROUNDS = 6
+_VISIT_US = 20_000.0  # before it is the next size's turn
+_MOST_ROUNDS = 12  # of a visit
+_LEAST_VISITS = 6  # however well the rounds of the first ones agree
+_FIRST_SHARE = 0.5  # of the time, after which no further size is begun
 _ELEMENT_BYTES = 2
 
 
@@ -53,59 +58,100 @@ class Group:
     control: dist.ProcessGroup | None
 
 
-def planned(sizes: tuple[int, ...], ranks: int) -> list[Exchange]:
-    """Return the exchanges to measure in a group of `ranks`, the most telling first."""
-    found: list[Exchange] = []
-    for size in sizes:
-        even = size // (ranks * _ELEMENT_BYTES) * ranks * _ELEMENT_BYTES
-        found += [Exchange(name, "even", even) for name in COLLECTIVES]
-        found.append(Exchange("all_to_all", "uneven", even))
-    return [*found[:10], Exchange("all_to_all", "empty", 0), *found[10:]]
+def planned(sizes: tuple[int, ...], ranks: int) -> list[list[Exchange]]:
+    """Return the exchanges to measure in a group of `ranks`: lists of one kind, to take in turn.
+
+    The sizes of each in the given order, of which a slow group may not reach the last.
+    """
+    even = [size // (ranks * _ELEMENT_BYTES) * ranks * _ELEMENT_BYTES for size in sizes]
+    kinds = [*((name, "even") for name in COLLECTIVES), ("all_to_all", "uneven")]
+    curves = [[Exchange(*kind, size) for size in even] for kind in kinds]
+    return [*curves, [Exchange("all_to_all", "empty", 0)]]
 
 
-def measure(exchange: Exchange, group: Group, watch: Stopwatch, limit_s: float) -> TransferPoint:
-    """Measure one exchange; every rank of the group calls this and gets the same point.
+def measure(
+    exchanges: Sequence[Exchange], group: Group, watch: Stopwatch, limit_s: float
+) -> list[TransferPoint]:
+    """Measure exchanges in turn; every rank of the group calls this and gets the same points.
 
     Args:
-        exchange: what to measure.
+        exchanges: what to measure.
         group: over which ranks; this one is among them.
         watch: of this rank's device.
-        limit_s: seconds after which noisy rounds are no longer measured again.
+        limit_s: seconds after which noisy ones are no longer measured again.
+
+    Returns:
+        Their points, in order; without the last ones where the time was too short to begin them.
     """
-    if group.group is None or group.control is None:
-        raise AssertionError("only ranks of the group measure it")
-    run = prepare(exchange, Transport(group.group), watch.device)
-    run()
-    dist.barrier(group.control)
-    first = watch.repeats([run], 1)[0]
-    plan = torch.tensor([first])
-    dist.all_reduce(plan, dist.ReduceOp.MAX, group=group.control)
-    inner = int(np.clip(_ROUND_US / float(plan), 1, _MOST_INNER))
     began = time.monotonic()
-    times: list[float] = []
-    late = torch.zeros(1)
-    while True:
-        rounds = []
-        for _ in range(_ROUNDS):
-            dist.barrier(group.control)
-            rounds += watch.repeats([run], 1, inner=inner)
-        slowest = torch.tensor(rounds, dtype=torch.float64)
-        dist.all_reduce(slowest, dist.ReduceOp.MAX, group=group.control)
-        times += slowest.tolist()
-        sample = summed_up(times, watch.device)
-        late[0] = time.monotonic() - began > limit_s
-        dist.all_reduce(late, dist.ReduceOp.MAX, group=group.control)
-        if bool(late) or (len(times) > _ROUNDS and sample.spread <= NOISY_SPREAD):
+    trials: list[_Trial] = []
+    for exchange in exchanges:
+        if trials and _late(began, limit_s * _FIRST_SHARE, group):
             break
-    return TransferPoint(
-        collective=exchange.collective,
-        parts=exchange.parts,
-        ranks=group.ranks,
-        ranks_per_node=group.ranks_per_node,
-        total_bytes=exchange.total_bytes,
-        us=sample.us,
-        spread=sample.spread,
-    )
+        trials.append(_Trial(exchange, group, watch))
+    unsettled = trials
+    while unsettled:
+        for trial in unsettled:
+            trial.visit()
+        if _late(began, limit_s, group):
+            break
+        unsettled = [trial for trial in unsettled if not trial.settled()]
+    return [trial.point() for trial in trials]
+
+
+def _late(began: float, limit_s: float, group: Group) -> bool:
+    """Tell whether any rank thinks that the time is up."""
+    late = torch.tensor([float(time.monotonic() - began > limit_s)])
+    dist.all_reduce(late, dist.ReduceOp.MAX, group=group.control)
+    return bool(late)
+
+
+class _Trial:
+    """One exchange being measured; warmed up, with nothing measured yet."""
+
+    def __init__(self, exchange: Exchange, group: Group, watch: Stopwatch) -> None:
+        if group.group is None or group.control is None:
+            raise AssertionError("only ranks of the group measure it")
+        self._exchange, self._group, self._watch = exchange, group, watch
+        self._run = prepare(exchange, Transport(group.group), watch.device)
+        self._run()
+        dist.barrier(group.control)
+        first = torch.tensor(watch.repeats([self._run], 1))
+        dist.all_reduce(first, dist.ReduceOp.MAX, group=group.control)
+        # On a CPU, where each run waits for cores to wake, a round is one run, and there are many.
+        most = _MOST_INNER if watch.device.type == "cuda" else 1
+        self._inner = int(np.clip(_ROUND_US / float(first), 1, most))
+        visit = _VISIT_US / (float(first) * self._inner)
+        self._rounds = int(np.clip(visit, 1, _MOST_ROUNDS))
+        self._times: list[float] = []
+
+    def visit(self) -> None:
+        """Measure a few rounds."""
+        rounds = []
+        for _ in range(self._rounds):
+            dist.barrier(self._group.control)
+            rounds += self._watch.repeats([self._run], 1, inner=self._inner)
+        slowest = torch.tensor(rounds, dtype=torch.float64)
+        dist.all_reduce(slowest, dist.ReduceOp.MAX, group=self._group.control)
+        self._times += slowest.tolist()
+
+    def settled(self) -> bool:
+        """Tell whether it need not be measured again; on every rank alike."""
+        visited = len(self._times) >= _LEAST_VISITS * self._rounds
+        return visited and self._watch.settled(self._times, alone=False)
+
+    def point(self) -> TransferPoint:
+        """Return what was measured."""
+        sample = summed_up(self._times, self._watch.device, alone=False)
+        return TransferPoint(
+            collective=self._exchange.collective,
+            parts=self._exchange.parts,
+            ranks=self._group.ranks,
+            ranks_per_node=self._group.ranks_per_node,
+            total_bytes=self._exchange.total_bytes,
+            us=sample.us,
+            spread=sample.spread,
+        )
 
 
 def identity(exchange: Exchange, group: Group) -> dict[str, object]:

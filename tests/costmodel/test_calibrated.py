@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from costmodel import ProfileError, load_profile
 from costmodel import attention_kernel as kernel
-from costmodel.attention import CPU_KERNEL
+from costmodel.attention import CPU_KERNEL, DIRECTIONS
+from costmodel.attention_calls import MeasuredCall
 from costmodel.calibrated import base_for, calibrated_profile, fit_points, fit_transfers
 from costmodel.calibrated_errors import held_out, noisy_kinds, weak_regions
 from costmodel.calibrated_network import measured_network
@@ -72,6 +73,17 @@ def test_calls_that_were_not_measured_are_predicted_within_the_noise(profile):
     predicted = predict_us(profile.attention, [point.call() for point in unseen])
     errors = predicted / [point.us for point in unseen] - 1
     assert np.abs(errors).mean() <= 0.02
+
+
+@pytest.mark.parametrize("rows", [(2, 0), (10, 20)])
+def test_what_blocks_and_segments_of_queries_cost_is_found(rows):
+    model = cpu_prior(1)
+    model = replace(model, fits=tuple(replace(fit, cpu_rows=rows) for fit in model.fits))
+    found = fit_points(attention_points(60, model, noise=0.01), CPU_KERNEL, 1)
+    assert {fit.cpu_rows for fit in found.fits} == {rows}
+    # Calls longer than any measured, with blocks of 256 rows.
+    longer = [MeasuredCall((4096,), (4096,), 8, 2, 128, d, 1.0) for d in DIRECTIONS]
+    assert predict_us(found, longer) == pytest.approx(predict_us(model, longer), rel=0.03)
 
 
 CLEAN = attention_points(24)
@@ -245,17 +257,6 @@ PARAMETERS = {
 segments = st.lists(
     st.tuples(st.integers(1, 3000), st.integers(0, 3000)), min_size=1, max_size=6
 ).map(lambda pairs: (np.array([q for q, _ in pairs]), np.array([q + p for q, p in pairs])))
-
-
-@settings(deadline=None)  # the first example compiles
-@given(segments, st.sampled_from(["forward", "backward"]))
-def test_a_cpu_call_takes_no_less_than_its_bound(lens, direction):
-    q_lens, k_lens = lens
-    parameters = PARAMETERS[direction]
-    splits = np.array([0, len(q_lens)], np.int64)
-    us = kernel.attention_us(q_lens, k_lens, splits, parameters)[0]
-    pairs = float((q_lens * (2 * k_lens - q_lens + 1) // 2).sum())
-    assert kernel.lower_bound_us(pairs, parameters, float(q_lens.sum())) <= us
 
 
 @settings(deadline=None)  # the first example compiles

@@ -12,6 +12,7 @@ import torch
 
 from costmodel.calibrated import Conditions, base_for, calibrated_profile
 from costmodel.calibrated_points import AttentionPoint, LaunchPoint, identity
+from costmodel.collectives import COLLECTIVES
 from costmodel.profile_file import write_profile
 from executor import RunError
 from executor.calibration import calibrate
@@ -91,8 +92,11 @@ def test_uneven_parts_hold_zeros_and_none_is_busier_than_the_first(ranks):
 
 
 def test_every_collective_is_planned_in_sizes_that_its_ranks_share_evenly():
-    for exchange in planned((2**12, 2**20), 3):
+    curves = planned((2**12, 2**20), 3)
+    for exchange in (exchange for curve in curves for exchange in curve):
         assert exchange.parts == "uneven" or exchange.total_bytes % 6 == 0
+    assert all(len({(e.collective, e.parts) for e in curve}) == 1 for curve in curves)
+    assert {e.collective for curve in curves for e in curve} == set(COLLECTIVES)
 
 
 def test_gpus_report_medians_and_cpus_their_fastest_and_both_the_spread():
@@ -100,6 +104,16 @@ def test_gpus_report_medians_and_cpus_their_fastest_and_both_the_spread():
     gpu, cpu = (summed_up(times, torch.device(kind)) for kind in ("cuda", "cpu"))
     assert (gpu.us, cpu.us) == (12.0, 10.0)
     assert gpu.spread == cpu.spread == pytest.approx(2 / 12)
+    together = [summed_up(times, torch.device(kind), alone=False) for kind in ("cuda", "cpu")]
+    assert [sample.us for sample in together] == [12.0, 11.0]
+
+
+def test_what_waits_for_others_is_repeated_until_its_lower_quartile_is_firm():
+    watch = Stopwatch(CPU)
+    assert not watch.settled([100.0, 100.0], alone=False)
+    wide = [100.0, 150.0, 200.0, 250.0] * 3
+    assert not watch.settled(wide, alone=False)
+    assert watch.settled([*wide, *[100.0 + i / 10 for i in range(20)]], alone=False)
 
 
 def test_runs_are_taken_in_turn_and_repeated_until_the_fastest_agree():
@@ -238,5 +252,5 @@ def test_a_group_that_does_not_form_is_one_line_in_time(tmp_path):
 def test_efforts_keep_to_their_promised_time():
     for (_, full), effort in EFFORTS.items():
         seconds = effort.attention_s + effort.transfers_s
-        assert seconds <= (510 if full else 35)
+        assert seconds <= (510 if full else 38)
         assert asdict(effort)["repeats"] >= 3
