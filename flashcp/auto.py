@@ -112,7 +112,7 @@ def _ring(
     """Predict a ring strategy where it could be within `limit_us`.
 
     Its steps are one after another, each at least as long as its transfer; backward passes on KV
-    and, in float32, dKV.
+    and, in float32, dKV. And some rank attends to all of its pairs.
     """
     tokens = int(lengths.sum(dtype=np.int64))
     moved = float(tokens) * (cp - 1) / cp
@@ -128,10 +128,23 @@ def _ring(
             return []
     rows = rule.shards(lengths, cp)
     option = Option(rows, Exchange.RING, False, np.inf, moved)
-    total = predict_parts(_plan(lengths, cp, option, rule.name), setting).total_us
+    plan = _plan(lengths, cp, option, rule.name)
+    if float(plan.rank_work.max()) * _pair_us(setting) > limit_us:
+        return []
+    total = predict_parts(plan, setting).total_us
     per_node = setting.profile.network.per_node(cp, setting.ranks_per_node)
     across, _ = across_uniform(Exchange.RING, -(-tokens // cp), cp, per_node)
     return [Option(rows, Exchange.RING, False, total, moved, across)]
+
+
+def _pair_us(setting: "Setting") -> float:
+    """Return what a query-key pair takes at least, all heads, forward and backward."""
+    pair_us = 0.0
+    for direction in DIRECTIONS:
+        p = setting.attention_parameters(direction)
+        tile = p[kernel.TILE_Q] * p[kernel.TILE_K] * p[kernel.SMS]
+        pair_us += float(p[kernel.KV_TILE_US] * p[kernel.Q_HEADS] / tile)
+    return pair_us
 
 
 def _plan(lengths: "NDArray[np.int32]", cp: int, option: Option, strategy: str) -> Plan:

@@ -227,10 +227,10 @@ class PlanCosts:
         """
         plan, setting = self.plan, self.setting
         shards = (plan.document, plan.start, plan.stop, plan.rank_splits)
-        unthrottled = {}
-        for causal in (True, False):
-            unthrottled[causal] = setting.attention_parameters(direction, causal=causal).copy()
-            unthrottled[causal][THROTTLE] = 0.0
+        unthrottled = {
+            causal: setting.attention_parameters(direction, causal=causal, throttled=False)
+            for causal in (True, False)
+        }
         lens, splits = local_segments(*shards)
         own = attention_us(lens, lens, splits, unthrottled[True])
         q_lens, k_lens, splits = ring_segments(*shards)

@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from costmodel.attention_kernel import THROTTLE
 from costmodel.model_shape import ModelShape
 from costmodel.profile import Profile
 from costmodel.timeline import Clock, Kind, Stream, Timeline
@@ -67,11 +68,24 @@ class Setting:
             for causal in (True, False)
         }
 
+    @cached_property
+    def _unthrottled(self) -> dict[tuple[Direction, bool], NDArray[np.float64]]:
+        parameters = {key: values.copy() for key, values in self._parameters.items()}
+        for values in parameters.values():
+            values[THROTTLE] = 0.0
+        return parameters
+
     def attention_parameters(
-        self, direction: Direction, *, causal: bool = True
+        self, direction: Direction, *, causal: bool = True, throttled: bool = True
     ) -> NDArray[np.float64]:
-        """Return the compiled attention model's parameters for this model's heads."""
-        return self._parameters[direction, causal]
+        """Return the compiled attention model's parameters for this model's heads.
+
+        Args:
+            direction: forward or backward.
+            causal: under the causal mask, or without one.
+            throttled: whether the clock drops under a long load.
+        """
+        return (self._parameters if throttled else self._unthrottled)[direction, causal]
 
     def copies_shards(self, strategy: str) -> bool:
         """Tell whether `strategy`'s copies are counted shard by shard."""
