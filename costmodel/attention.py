@@ -115,7 +115,7 @@ class AttentionFit:
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object of this fit."""
-        document = {
+        document: dict[str, Any] = {
             "direction": self.direction,
             "head_dim": self.head_dim,
             "tile_q": self.tile_q,
@@ -156,7 +156,7 @@ def _read_cpu_rows(document: Fields) -> tuple[int, int] | None:
     if "cpu_rows" not in document.document:
         return None
     rows = document.numbers("cpu_rows")
-    if len(rows) != 2 or any(row != int(row) or row > _MOST_CPU_ROWS for row in rows):  # noqa: PLR2004 - a pair
+    if len(rows) != 2 or any(row != int(row) or row > _MOST_CPU_ROWS for row in rows):
         raise document.fail(
             "cpu_rows", f"is {list(rows)}, not two whole numbers up to {_MOST_CPU_ROWS}"
         )

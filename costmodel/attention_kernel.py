@@ -335,9 +335,10 @@ def lower_bound_us(
             walked += _sum_of_ceilings(tiles, int(tile_q), start, int(packed * tile_k))
             if not key_outer:
                 owned += tiles
-            while key_outer and length > 0:
-                owned += _ceil_div(length, int(tile_k))
-                length -= most_tokens
+            end = length if key_outer else 0
+            while end > 0:
+                owned += _ceil_div(end, int(tile_k))
+                end -= most_tokens
     if total <= 0.0:
         return 0.0
     tokens = total / calls

@@ -5,9 +5,9 @@ Levenberg-Marquardt on their own logarithms, with safeguards:
 
 - Each point weighs 1 / (1 + (error / 2.5 spread)^2) (Cauchy), the spread taken anew in every round
   from the median error, so that slow outliers do not pull the curve.
-- Of a kernel for CPUs, what a block of queries and a segment cost beside their pairs is taken from a
-  grid, the best fit's: set to the figures of another hour, backward calls of 1,024 queries and
-  more came out 18 to 20% too short.
+- Of a kernel for CPUs, what a block of queries and a segment cost beside their pairs is the best of
+  a grid: set to the figures of another hour, backward calls of 1,024 queries and more came out 18
+  to 20% too short.
 - Each coefficient is drawn, weakly, towards a prior: the same kernel on known hardware. What few
   points cannot tell stays at the prior; thousands of points override it.
 """

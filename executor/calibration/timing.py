@@ -43,9 +43,7 @@ class Sample:
     spread: float
 
 
-def summed_up(
-    repeats_us: Sequence[float], device: torch.device, *, alone: bool = True
-) -> Sample:
+def summed_up(repeats_us: Sequence[float], device: torch.device, *, alone: bool = True) -> Sample:
     """Return the sample of these repeats.
 
     Args:
