@@ -110,6 +110,36 @@ def test_a_document_over_two_nodes_crosses_once_in_two_levels():
     assert predict(levels, setting).total_us < predict(zigzag, setting).total_us
 
 
+@given(pack=lengths(12), nodes=st.integers(2, 4), per_node=st.integers(1, 4))
+@settings(max_examples=30, deadline=None)
+def test_knowing_the_nodes_never_makes_a_plan_slower(pack, nodes, per_node):
+    setting = replace(SETTING, ranks_per_node=per_node)
+    blind = auto_plan(pack, nodes * per_node, replace(SETTING, ranks_per_node=nodes * per_node))
+    knowing = predict(auto_plan(pack, nodes * per_node, setting), setting).total_us
+    # Half a percent may go into sending less.
+    assert knowing <= predict(blind, setting).total_us * 1.005 * (1 + 1e-9)
+
+
+@given(
+    pack=st.one_of(lengths(10), st.integers(1, 400_000).map(lambda n: np.array([n], np.int32))),
+    cp=cp_degrees(9),
+    rule=st.sampled_from(sorted(STRATEGIES)),
+    hardware=st.sampled_from(["h100-sxm", "h200-sxm", "a100-sxm"]),
+    heads=st.sampled_from([(12, 4, 256), (8, 8, 128), (32, 1, 64), (32, 32, 128)]),
+    per_node=st.sampled_from([1, None]),
+)
+@settings(max_examples=80, deadline=None)
+def test_no_way_to_run_any_placement_is_below_the_bound(pack, cp, rule, hardware, heads, per_node):
+    q_heads, kv_heads, head_dim = heads
+    model = ModelShape(name="any", q_heads=q_heads, kv_heads=kv_heads, head_dim=head_dim)
+    setting = Setting(load_profile(hardware), model, per_node, "in-place")
+    made = shard(pack, cp, rule)
+    rows = np.stack([made.rank, made.document, made.start, made.stop], axis=1)
+    bound = lower_bound_us(made.lengths, cp, setting) * (1 - 1e-9)
+    for option in options(rows, made.lengths, cp, setting):
+        assert option.total_us >= bound, (option.exchange, option.overlap)
+
+
 @given(pack=lengths(12), cp=cp_degrees(8))
 @settings(max_examples=30, deadline=None)
 def test_the_bound_holds(pack, cp):
