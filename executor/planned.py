@@ -37,7 +37,7 @@ def planned_bytes(
     if plan.exchange is Exchange.ALL_TO_ALL_TWO_LEVEL:
         return sum(plan.two_level_tokens, np.zeros(plan.cp, dtype=np.int64)) * kv_bytes
     if plan.exchange is Exchange.ALL_TO_ALL_NEEDED:
-        sent, received, _ = plan.needed_tokens
+        sent, received = plan.needed_tokens
         return (sent + received) * kv_bytes
     if plan.exchange is Exchange.RING:
         most = int(plan.rank_tokens.max())

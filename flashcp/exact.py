@@ -104,7 +104,7 @@ def exact_plan(
         )
     owner = result.x[: len(blocks) * cp].reshape(len(blocks), cp).argmax(axis=1)
     plan = _plan(checked, cp, blocks, owner)
-    sent, received, _ = plan.needed_tokens
+    sent, received = plan.needed_tokens
     traffic = int(max(sent.max(), received.max()))
     bound = traffic if result.status == 0 else float(result.mip_dual_bound)
     return ExactPlan(

@@ -98,8 +98,8 @@ def needed_tokens(
     start: "NDArray[np.int32]",
     stop: "NDArray[np.int32]",
     cp: int,
-) -> "tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]":
-    """Count the tokens each rank sends, receives and joins when only what is attended to is sent.
+) -> "tuple[NDArray[np.int64], NDArray[np.int64]]":
+    """Count the tokens each rank sends and receives when only what is attended to is sent.
 
     A rank needs each of its documents up to the end of its own last shard there; so the holder of a
     shard sends it once to every other rank that holds a later shard of that document.
@@ -112,8 +112,7 @@ def needed_tokens(
         cp: ranks.
 
     Returns:
-        Tokens sent, [cp]; received, [cp]; and joined, [cp]: the keys that must lie next to one
-        another for the kernel and come from more than one rank, own and received ones together.
+        Tokens sent, [cp]; and received, [cp].
     """
     order = np.lexsort((start, document))
     return _needed_tokens(order, document, rank, start, stop, cp)
@@ -213,11 +212,10 @@ def _needed_tokens(
     start: "NDArray[np.int32]",
     stop: "NDArray[np.int32]",
     cp: int,
-) -> "tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]":
+) -> "tuple[NDArray[np.int64], NDArray[np.int64]]":
     """Count for `needed_tokens`; `order` sorts the shards by document and start."""
     sent = np.zeros(cp, dtype=np.int64)
     received = np.zeros(cp, dtype=np.int64)
-    joined = np.zeros(cp, dtype=np.int64)
     seen = np.full(cp, -1, dtype=np.int64)  # the last document in which each rank was met
     later = 0  # ranks that hold a later shard of this document
     # From each document's end to its start, so that `later` counts who attends to a shard.
@@ -231,13 +229,11 @@ def _needed_tokens(
             seen[r] = document[shard]
             sent[r] += tokens * later
             received[r] += start[shard]
-            if start[shard] > 0:
-                joined[r] += stop[shard]
             later += 1
         else:
             sent[r] += tokens * (later - 1)
             received[r] -= tokens
-    return sent, received, joined
+    return sent, received
 
 
 @jit

@@ -60,7 +60,7 @@ def measure(plan: Plan, ranks_per_node: int | None = None) -> Measures:
     largest_share = plan.rank_tokens.max()
     # A pack of fewer tokens than ranks still has a rank with one token.
     eq5 = float(plan.non_last_tokens.max() / largest_share) if plan.cp > 1 else 0.0
-    sent, received, _ = plan.needed_tokens
+    sent, received = plan.needed_tokens
     full = plan.context_tokens * (plan.cp - 1) / plan.cp
     needed = float(max(sent.max(), received.max()) / full) if plan.cp > 1 else 0.0
     if plan.exchange is Exchange.ALL_GATHER_NON_LAST:

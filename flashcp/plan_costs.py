@@ -202,7 +202,7 @@ class PlanCosts:
     @cached_property
     def _needed_exchange(self) -> Estimate:
         plan = self.plan
-        sent, received, _ = plan.needed_tokens
+        sent, received = plan.needed_tokens
         across = 0
         if self.ranks_per_node < plan.cp:
             shards = (plan.document, plan.rank, plan.start, plan.stop)

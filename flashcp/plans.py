@@ -100,8 +100,8 @@ class Plan:
         )
 
     @cached_property
-    def needed_tokens(self) -> "tuple[NDArray[np.int64], ...]":
-        """Tokens each rank sends, receives, joins if it gets only what it attends to, [cp] each.
+    def needed_tokens(self) -> "tuple[NDArray[np.int64], NDArray[np.int64]]":
+        """Tokens each rank sends and receives if it gets only what it attends to, [cp] each.
 
         See `flashcp.exchange.needed_tokens`.
         """

@@ -41,7 +41,7 @@ def measures(rows, lengths, cp):
     rank, document, start, stop = np.ascontiguousarray(rows.T)
     sizes = (stop - start).astype(np.int64)
     work = np.bincount(rank, weights=(2.0 * start + sizes + 1) * sizes / 2, minlength=cp)
-    sent, received, _ = needed_tokens(document, rank, start, stop, cp)
+    sent, received = needed_tokens(document, rank, start, stop, cp)
     full = lengths.sum() * (cp - 1) / cp
     splits = np.searchsorted(rank, np.arange(cp + 1)).astype(np.int64)
     tiles = -(-lengths.astype(np.int64) // 128)

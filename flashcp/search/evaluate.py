@@ -97,7 +97,7 @@ def options(
     apart = sum(own + rest for own, rest in two)
     if min((one[0] + one[1]).max(), np.max(apart)) > limit_us:
         return []
-    sent, received, _ = needed_tokens(document, rank, start, stop, cp)
+    sent, received = needed_tokens(document, rank, start, stop, cp)
     non_last = non_last_tokens(lengths, document, rank, start, stop, cp)
     held = np.bincount(rank, stop - start, cp).astype(np.int64)
     per_node = setting.profile.network.per_node(cp, setting.ranks_per_node)

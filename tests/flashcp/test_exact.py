@@ -29,7 +29,7 @@ def brute_force(lengths: list[int], cp: int, grid: int, imbalance: float) -> int
             continue
         if np.bincount(rank, weights=work, minlength=cp).max() * cp > imbalance * work.sum():
             continue
-        sent, received, _ = needed_tokens(document, rank, start, stop, cp)
+        sent, received = needed_tokens(document, rank, start, stop, cp)
         least = min(least, int(max(sent.max(), received.max())))
     return least
 
@@ -57,7 +57,7 @@ def test_no_plan_moves_less_than_the_bound(lengths):
 def test_auto_moves_little_more_than_the_least():
     lengths = [65536, 32768, 16384, 16384]  # of shorter ones latency is all, not traffic
     auto = auto_plan(lengths, 4, default_setting(), effort=4.0)
-    sent, received, _ = auto.needed_tokens
+    sent, received = auto.needed_tokens
     least = exact_plan(lengths, 4, grid_tokens=8192, imbalance=max(1.1, measure(auto).imbalance))
     assert max(sent.max(), received.max()) <= 1.5 * least.traffic_tokens
 

@@ -59,7 +59,7 @@ def test_loads_and_energy_equal_those_of_the_placement_counted_afresh(pack, cp, 
     for r, _, a, b in rows.tolist():
         expected[r] += (b - a, pairs_of(a, b), tiles_of(a, b)[0])
     np.testing.assert_array_equal(loads[:, [TOKENS, PAIRS, TILES]], expected)
-    exchanged = np.stack(needed_tokens(document, rank, start, stop, cp)[:2])
+    exchanged = np.stack(needed_tokens(document, rank, start, stop, cp))
     np.testing.assert_array_equal(loads[:, [SENT, RECEIVED]].T, exchanged)
     assert counters[CUTS] == len(rows) - pack.size
     assert counters[FREE] == pool.shape[0] - len(rows)
@@ -159,7 +159,7 @@ def test_gathering_on_nodes_only_renumbers_ranks_and_never_crosses_more(
     assert sorted(seats.values()) == sorted(set(seats.values()))
     for given_rows in (rows, gathered):
         rank, document, start, stop = given_rows.T
-        sent, received, _ = needed_tokens(document, rank, start, stop, cp)
+        sent, received = needed_tokens(document, rank, start, stop, cp)
         pairs = pair_tokens(given_rows, cp)
         np.testing.assert_array_equal(pairs.sum(axis=1), sent)
         np.testing.assert_array_equal(pairs.sum(axis=0), received)

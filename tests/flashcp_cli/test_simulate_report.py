@@ -146,6 +146,6 @@ def test_the_exchange_matrix_adds_up_to_what_plans_move(pack, cp):
             continue
         needed = replace(plan, exchange=Exchange.ALL_TO_ALL_NEEDED)
         matrix = exchange_matrix(needed)
-        sent, received, _ = needed.needed_tokens
+        sent, received = needed.needed_tokens
         np.testing.assert_array_equal(matrix.sum(axis=1), sent)
         np.testing.assert_array_equal(matrix.sum(axis=0), received)
