@@ -116,7 +116,7 @@ def _search(
     """
     reserve = CUTS_A_RANK * cp
     pieces = max(lengths.size + _ANNEALED_CUTS_A_RANK * cp, others.shape[0]) + reserve
-    best = seed(lengths, cp, pieces, grid, False, weights)
+    trial = best = seed(lengths, cp, pieces, grid, False, weights)
     begin = 0
     least = np.inf
     rivals = 3 if best[2][CUTS] > 0 and cp > 1 else 1
@@ -125,8 +125,8 @@ def _search(
     for rival in range(rivals):
         if rival == 2:
             trial = adopt(others, lengths.size, cp, pieces, weights)
-        else:
-            trial = seed(lengths, cp, pieces, grid, rival == 1, weights)
+        elif rival == 1:
+            trial = seed(lengths, cp, pieces, grid, True, weights)
         pool, first, counters, lists, ranks, loads = trial
         if cp > 1:
             level = anneal(
