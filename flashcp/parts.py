@@ -50,10 +50,9 @@ def predict_parts(plan: Plan, setting: Setting) -> Parts:
 
 
 def _parts(ends: Clock, attention: Clock, copies: Clock) -> tuple[float, float, float]:
-    """Return when one direction ends, and attention and copies along its critical rank."""
-    end = ends.max()
-    rank = int(np.argmax(np.where(ends >= end, attention + copies, -1.0)))
-    return float(end), float(attention[rank]), float(copies[rank])
+    """Return when one direction ends, and attention and copies of its busiest rank."""
+    rank = int(np.argmax(attention + copies))
+    return float(ends.max()), float(attention[rank]), float(copies[rank])
 
 
 def _joined(costs: PlanCosts, direction: Direction, began_us: float) -> tuple[Clock, Clock, Clock]:

@@ -7,8 +7,8 @@ the two outputs are merged by log-sum-exp. Backward the second comes first, so t
 beside the other. A ring interleaves N attention
 steps with N-1 transfers and merges partial outputs by log-sum-exp. Forward and backward each begin
 in step on all ranks, because every layer's exchange waits for the slowest rank. Everything is
-queued on a `Timeline`, whose last end is the predicted time and whose entries along the slowest
-rank are its parts, so that parts always sum to the total.
+queued on a `Timeline`, whose last end is the predicted time. Attention and copies are what the
+busiest rank does, exchange is what it waits, so that parts always sum to the total.
 """
 
 from dataclasses import dataclass
@@ -94,7 +94,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Prediction:
-    """A plan's predicted time and its parts along the slowest rank of each direction.
+    """A plan's predicted time and its parts on the busiest rank of each direction.
 
     Attributes:
         forward_us: attention kernels, forward.
@@ -207,16 +207,16 @@ class _Run:
         return line.collective(*rails, after=ready)
 
     def parts(self, entries: slice, begin_us: float, end_us: float) -> tuple[float, float, float]:
-        """Return attention, exposed exchange and copies along the critical rank.
+        """Return attention, exposed exchange and copies of the busiest rank.
 
-        That is, of the ranks that end last, the one that waited least: where all end with a
-        collective, it was the one that the others waited for.
+        The one that the others wait for, wherever they do. The last to end need not be it: where
+        what follows the exchange differs by rank, that may be one with next to no attention, whose
+        waiting would look like exchange.
         """
         queued = [e for e in self.timeline.entries[entries] if e.stream is Stream.COMPUTE]
         spent = np.array([entry.end_us - entry.start_us for entry in queued])
         attends = np.array([entry.kind in (Kind.FORWARD, Kind.BACKWARD) for entry in queued])
-        ends = self.timeline.ends_us
-        rank = int(np.argmax(np.where(ends >= end_us, spent.sum(axis=0), -1.0)))
+        rank = int(np.argmax(spent.sum(axis=0)))
         attention = float(spent[attends, rank].sum())
         copies = float(spent[~attends, rank].sum())
         return attention, end_us - begin_us - attention - copies, copies

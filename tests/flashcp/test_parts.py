@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from costmodel import load_model, load_profile
 from flashcp.exchange import Exchange
 from flashcp.parts import Parts, predict_parts
+from flashcp.plan_costs import PlanCosts
 from flashcp.prediction import Setting, predict
 from flashcp.strategies import STRATEGIES, shard
 from tests.flashcp.packs import cp_degrees, lengths
@@ -68,3 +70,17 @@ def test_quick_parts_span_nodes(pack, nodes, per_node, strategy, exchange, overl
             ranks_per_node=per_node if two_level else None,
         )
     same(plan, replace(SETTING, ranks_per_node=per_node))
+
+
+def test_the_rank_that_others_wait_for_is_attention_not_exchange():
+    # One document in sequence: the last rank has most of the work, and nobody's dKV to add up.
+    lengths_of_pack = np.array([131072], np.int32)
+    plan = shard(lengths_of_pack, 8, "ring")
+    plan = replace(plan, strategy="per-doc", exchange=Exchange.ALL_TO_ALL_NEEDED)
+    setting = replace(SETTING, copies="in-place")
+    costs = PlanCosts(plan, setting)
+    busiest = sum(sum(costs.attention(d)).max() for d in ("forward", "backward"))
+    same(plan, setting)
+    parts = predict_parts(plan, setting)
+    assert parts.forward_us + parts.backward_us == pytest.approx(busiest)
+    assert parts.exchange_us < 0.2 * busiest

@@ -126,7 +126,7 @@ def test_an_all_gather_strategy_is_what_its_parts_cost_alone():
         for direction in ("forward", "backward")
     }
     assert predicted.exchange_us == pytest.approx(gather + scatter, rel=0.02)
-    # The critical rank is the slowest with its copies, so not quite that of attention alone.
+    # The busiest rank is the slowest with its copies, so not quite that of attention alone.
     assert predicted.forward_us == pytest.approx(slowest["forward"], rel=0.01)
     assert predicted.backward_us == pytest.approx(slowest["backward"], rel=0.01)
 
