@@ -33,8 +33,10 @@ def replace_whole(path: Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         temporary.chmod(0o666 & ~_umask())  # mkstemp's own mode would lock out everybody else
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a write that fails does not say what it wrote
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:

@@ -73,14 +73,10 @@ class DaskEngine:
                 yield task, rows
         except distributed.KilledWorker as error:
             raise ChildProcessError(
-                "workers of the cluster were killed again and again, perhaps for want of memory; "
-                "what was computed is kept: run again to go on"
+                "workers of the cluster were killed again and again, perhaps for want of memory"
             ) from error
         except distributed.CancelledError as error:
-            raise ChildProcessError(
-                f"the cluster at {self.address} went away; what was computed is kept: run again "
-                "to go on"
-            ) from error
+            raise ChildProcessError(f"the cluster at {self.address} went away") from error
         finally:
             client.close()
 

@@ -103,8 +103,8 @@ class LocalEngine:
                 waiting = [*pending.values(), *waiting]
                 if deaths == 2:
                     raise ChildProcessError(
-                        "a worker process was killed twice, perhaps for want of memory; what was "
-                        "computed is kept: run again, with fewer --processes, to go on"
+                        "a worker process was killed twice, perhaps for want of memory: use fewer "
+                        "--processes"
                     ) from error
             finally:
                 # Ctrl-C or an error: what has not begun need not. Waited for, because processes

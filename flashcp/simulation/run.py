@@ -90,12 +90,36 @@ def simulate(
 
     Raises:
         PlanError: `out` holds another sweep's results.
-        OSError: a full disk, or a worker that was killed again and again; finished blocks stay.
+        OSError: a full disk, or a worker that was killed again and again; finished blocks stay in
+            the folder beside `out`.
     """
     if out is None:
         with tempfile.TemporaryDirectory(prefix="flashcp-") as folder:
-            path = Path(folder) / "rows.parquet"
-            return simulate(sweep, path, engine=engine, begin=begin)
+            try:
+                return _simulate(sweep, Path(folder) / "rows.parquet", engine, begin)
+            except OSError as error:
+                raise OSError(
+                    f"{_told(error)}; without a results file (--out) nothing is kept"
+                ) from error
+    try:
+        return _simulate(sweep, out, engine, begin)
+    except OSError as error:
+        raise OSError(
+            f"{out}: {_told(error)}; what was computed is kept: run again to go on"
+        ) from error
+
+
+def _told(error: OSError) -> str:
+    """Return what went wrong, without its number and the name of a temporary file."""
+    return error.strerror or str(error)
+
+
+def _simulate(
+    sweep: Sweep,
+    out: Path,
+    engine: Engine | None,
+    begin: Callable[[int, int], Callable[[int], None]],
+) -> Simulated:
     packings = {c.packing: sweep.packing(c) for c in _distinct(sweep)}
     for (trace, by, context), packing in packings.items():
         if len(packing) < sweep.replicas:

@@ -168,8 +168,26 @@ def test_a_killed_worker_costs_nothing_but_its_blocks_in_flight(tmp_path):
 
 
 def test_workers_that_are_always_killed_are_one_line(tmp_path):
-    with pytest.raises(ChildProcessError, match=r"killed twice.*run again"):
+    with pytest.raises(ChildProcessError, match=r"killed twice.*fewer --processes"):
         list(LocalEngine(2).map(Lethal(None), tasks(5), 5))
+
+
+class Fails:
+    """An engine that computes one block and then fails."""
+
+    def map(self, job, tasks, count):
+        yield from LocalEngine(1).map(job, [next(tasks)], 1)
+        raise ChildProcessError("a worker is gone")
+
+
+def test_a_failure_says_what_is_kept(tmp_path):
+    out = tmp_path / "rows.parquet"
+    line = r"rows\.parquet: a worker is gone; what was computed is kept: run again to go on"
+    with pytest.raises(OSError, match=line):
+        simulate(sweep(), out, engine=Fails())
+    assert len(list(tmp_path.rglob("*.parquet"))) == 1
+    with pytest.raises(OSError, match=r"a worker is gone; without .*--out.* nothing is kept"):
+        simulate(sweep(), engine=Fails())
 
 
 @given(pack=lengths(12), exchange=st.sampled_from(["own", "all-gather", "non-last", "needed"]),

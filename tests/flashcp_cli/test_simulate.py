@@ -236,5 +236,7 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_computed(tmp_path):
     assert process.returncode == 1, err
     assert err.count("\n") == 1
     assert "too large" in err
+    assert f"{out}: " in err
+    assert "what was computed is kept: run again" in err
     assert not out.exists()
     assert not list(tmp_path.rglob("*.tmp"))

@@ -1,5 +1,6 @@
 """A file is written whole or not at all."""
 
+import errno
 import os
 import stat
 
@@ -32,6 +33,12 @@ def test_whatever_goes_wrong_leaves_what_was_there(tmp_path, error):
         write_half()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failed_write_names_the_file_that_was_asked_for(tmp_path):
+    with pytest.raises(OSError, match="No space") as caught, replace_whole(tmp_path / "file"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert caught.value.filename == str(tmp_path / "file")
 
 
 def test_the_file_has_the_mode_that_any_new_file_gets(tmp_path):
