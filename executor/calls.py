@@ -9,9 +9,8 @@ from typing import Any
 @lru_cache(maxsize=64)
 def parameters(function: Callable[..., Any]) -> tuple[str, ...]:
     """Return the names of a function's parameters, also of torch's operators and custom ops."""
-    schema = getattr(function, "_schema", None) or getattr(
-        getattr(function, "_opoverload", None), "_schema", None
-    )
+    # A custom op's own `_schema` is a string.
+    schema = getattr(getattr(function, "_opoverload", function), "_schema", None)
     if schema is not None:
         return tuple(argument.name for argument in schema.arguments)
     return tuple(inspect.signature(function).parameters)

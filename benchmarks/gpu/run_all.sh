@@ -75,7 +75,9 @@ flashcp=("$python" -m flashcp_cli)
 # Compiles what plans and predictions need, once for all the steps that follow.
 step compile 120 "${flashcp[@]}" run wlb-llm --emulate --device cpu --nproc 2 --context 512 --q-heads 2 \
   --kv-heads 1 --head-dim 16 --repetitions 1 --warmups 0 --json
-step tests 120 "$python" -m pytest -m gpu tests/executor/test_kernels.py tests/executor/test_gpu.py -q -p no:cacheprovider
+# Without --strict-config: pytest alone, without its plugin for time limits, refuses our configuration.
+step tests 120 "$python" -m pytest -m gpu tests/executor/test_kernels.py tests/executor/test_gpu.py -q -p no:cacheprovider \
+  -o addopts=--import-mode=importlib -W ignore::pytest.PytestConfigWarning
 
 # Several ranks on the one GPU: correctness and bytes, never speed. Ranks of different host ids are
 # connected by sockets, as if on different nodes, whatever the NCCL; from 2.30 it can also share a GPU.

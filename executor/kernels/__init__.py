@@ -144,11 +144,11 @@ def first_that_agrees(
 
 
 def disagreement(kernel: Kernel, device: torch.device, dtype: torch.dtype, head_dim: int) -> float:
-    """Return the largest relative error of `kernel` on a small call, against the oracle.
+    """Return the largest relative error of `kernel` on small calls, against the oracle.
 
-    Output, log-sum-exp, dq, dk and dv of segments with and without a prefix, causal and not, six
-    query heads on two KV heads, keys and values read out of one interleaved buffer, results written
-    into larger ones.
+    Output, log-sum-exp, dq, dk and dv of segments with and without a prefix, causal and not, and of
+    segments of one query each, which kernels treat apart; six query heads on two KV heads, keys and
+    values read out of one interleaved buffer, results written into larger ones.
     """
     generator = torch.Generator().manual_seed(7)
 
@@ -158,13 +158,18 @@ def disagreement(kernel: Kernel, device: torch.device, dtype: torch.dtype, head_
     q_lens, k_lens = [5, 70, 1, 130], [5, 203, 1, 131]
     q, dout = random(sum(q_lens), 6, head_dim), random(sum(q_lens), 6, head_dim)
     kv = random(sum(k_lens), 2, 2, head_dim)
-    qkv = (q, kv[:, 0], kv[:, 1])
     errors = []
-    for causal in (True, False):
-        segments = Segments.of(q_lens, k_lens, device, causal=causal)
+    for queries, keys, causal in (
+        (q_lens, k_lens, True),
+        (q_lens, k_lens, False),
+        ([1, 1, 1], [1, 90, 40], True),
+    ):
+        segments = Segments.of(queries, keys, device, causal=causal)
         if segments is None:
             raise AssertionError
-        found, truth = (_all_of(one, dout, qkv, segments) for one in (kernel, ORACLE))
+        t, rows = sum(queries), kv[: sum(keys)]
+        qkv = (q[:t], rows[:, 0], rows[:, 1])
+        found, truth = (_all_of(one, dout[:t], qkv, segments) for one in (kernel, ORACLE))
         errors += [relative_error(a, b) for a, b in zip(found, truth, strict=True)]
     return max(errors)
 

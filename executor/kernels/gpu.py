@@ -22,6 +22,15 @@ from torch import Tensor
 from executor.calls import call
 from executor.kernels.segments import Pair, Segments, Triple, written, written_all
 
+# What flash-attn 3 has for inference; without defaults in its first releases.
+_UNUSED_BY_3 = dict.fromkeys(
+    (
+        *("k_new", "v_new", "qv", "cu_seqlens_k_new", "seqused_q", "seqused_k", "page_table"),
+        *("kv_batch_idx", "leftpad_k", "rotary_cos", "rotary_sin", "seqlens_rotary"),
+        *("q_descale", "k_descale", "v_descale"),
+    )
+)
+
 
 class FlashAttention2:
     """The flash-attn package, release 2."""
@@ -108,8 +117,9 @@ class FlashAttention3:
             **_shape(segments),
             softmax_scale=scale,
             causal=segments.causal,
+            # Not `out_`, of later releases: a custom operator may not return what it was given.
             out=out,
-            out_=out,
+            **_UNUSED_BY_3,
         )  # fmt: skip
         return written(found[0], out), found[1]
 
@@ -134,6 +144,7 @@ class FlashAttention3:
             softmax_scale=scale,
             causal=segments.causal,
             is_causal=segments.causal,
+            sequed_q=None, sequed_k=None,
         )  # fmt: skip
         return dq, dk, dv
 
@@ -263,6 +274,9 @@ class TorchVarlenInPlace(TorchVarlen):
         out: Tensor | None = None,
     ) -> Pair:
         """Attend; see `executor.kernels.Kernel`."""
+        if segments.max_q == 1:
+            # With shared KV heads torch then regroups the queries, and their output, into copies.
+            return super().forward(q, k, v, segments, scale, out=out)
         out = _like(q) if out is None else out
         lse = self._forward(
             out, q, k, v, *_positional(segments), 0.0, segments.causal, False, scale=scale

@@ -1,5 +1,8 @@
 """Every kernel that runs here against the float64 oracle, and the oracle against autograd."""
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -15,6 +18,7 @@ from executor.kernels import (
     relative_error,
     select,
 )
+from tests.executor import flash_releases
 
 CPU = torch.device("cpu")
 TOLERANCES = {
@@ -109,6 +113,57 @@ def test_functions_are_called_with_the_parameters_that_they_have():
         "query", "key", "value", "cum_seq_q",
     )  # fmt: skip
     assert call(lambda a, b=1: (a, b), a=5, c=7) == (5, 1)
+
+
+RELEASES = {
+    "2.8": (
+        gpu.FlashAttention2, "flash_attn.flash_attn_interface",
+        {
+            "_flash_attn_varlen_forward": flash_releases.forward_2,
+            "_flash_attn_varlen_backward": flash_releases.backward_2,
+        },
+    ),
+    "3, functions": (
+        gpu.FlashAttention3, "flash_attn_interface",
+        {
+            "_flash_attn_forward": flash_releases.first_forward_3,
+            "_flash_attn_backward": flash_releases.first_backward_3,
+        },
+    ),
+    "3, operators": (
+        gpu.FlashAttention3, "flash_attn_interface",
+        {
+            "_flash_attn_forward": flash_releases.forward_3,
+            "_flash_attn_backward": flash_releases.backward_3,
+        },
+    ),
+    "4": (
+        gpu.FlashAttention4, "flash_attn.cute.interface",
+        {
+            "_flash_attn_fwd": flash_releases.forward_4,
+            "_flash_attn_bwd": flash_releases.backward_4,
+        },
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_every_release_of_flash_attn_is_called_as_its_signature_wants(monkeypatch, release):
+    make, name, functions = RELEASES[release]
+    monkeypatch.setitem(sys.modules, name, flash_releases.module(name, **functions))
+    assert disagreement(make(), CPU, torch.float32, 16) <= 1e-5
+
+
+@pytest.mark.parametrize("make", [gpu.TorchVarlen, gpu.TorchVarlenInPlace])
+def test_torch_writes_its_output_where_it_is_wanted_also_of_one_query_a_segment(monkeypatch, make):
+    monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: True)
+    for name, fake in {
+        "_flash_attention_forward": flash_releases.torch_forward,
+        "_flash_attention_forward_no_dropout_inplace": flash_releases.torch_forward_in_place,
+        "_flash_attention_backward": flash_releases.torch_backward,
+    }.items():
+        monkeypatch.setattr(torch.ops.aten, name, SimpleNamespace(default=fake), raising=False)
+    assert disagreement(make(), CPU, torch.float32, 16) <= 1e-5
 
 
 def test_errors_of_nothing_and_of_not_a_number():
