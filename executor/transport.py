@@ -10,6 +10,7 @@ promise can be held against them.
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 
 import torch
@@ -32,6 +33,17 @@ _COLLECTIVES = {
     Pattern.ALL_TO_ALL: dist.all_to_all_single,
     Pattern.REDUCE_SCATTER: _named("reduce_scatter_single", "reduce_scatter_tensor"),
 }
+
+
+@lru_cache
+def _side_stream(device: int) -> torch.cuda.Stream:
+    """Return the stream to prepare on what is passed on.
+
+    One a device, not one a transport, of which every call may make its own: torch keeps the memory
+    of each of its 32 streams apart, so what is summed before it crosses nodes would stay reserved
+    as often.
+    """
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +74,6 @@ class Transport:
         self.rank = dist.get_rank(group)
         self.ranks = dist.get_world_size(group)
         self.sent_bytes = 0
-        self._side: torch.cuda.Stream | None = None
 
     def start(self, request: Start) -> Ticket:
         """Start transfers, and what follows them; return what to wait for."""
@@ -72,7 +83,7 @@ class Transport:
         if not any(transfer.on_gpu for transfer in request.transfers):
             first.wait()
             return self._begun([request.then()])
-        side = self._side = self._side or torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side = _side_stream(torch.cuda.current_device())
         # Gradients to be summed were written on the compute stream.
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):

@@ -83,6 +83,9 @@ def measure(
     Returns:
         Their points, in order; without the last ones where the time was too short to begin them.
     """
+    # The first exchange of a kind connects its ranks, over NCCL for longer than a limit may be.
+    prepare(exchanges[0], Transport(group.group), watch.device)()
+    dist.barrier(group.control)
     began = time.monotonic()
     trials: list[_Trial] = []
     for exchange in exchanges:
@@ -116,7 +119,8 @@ class _Trial:
         self._run = prepare(exchange, Transport(group.group), watch.device)
         self._run()
         dist.barrier(group.control)
-        first = torch.tensor(watch.repeats([self._run], 1))
+        # Of an exchange of nothing a GPU's clock may not move.
+        first = torch.tensor(watch.repeats([self._run], 1)).clamp_min(1e-3)
         dist.all_reduce(first, dist.ReduceOp.MAX, group=group.control)
         # On a CPU, where each run waits for cores to wake, a round is one run, and there are many.
         most = _MOST_INNER if watch.device.type == "cuda" else 1

@@ -1,0 +1,52 @@
+"""What a transport does on a GPU, with stand-ins for streams: what is passed on, and where."""
+
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+
+from executor import transport
+from executor.transfers import Messages, Start
+
+
+class OnGpu(Messages):
+    """Messages that claim to be a GPU's."""
+
+    on_gpu = True
+
+
+def test_what_is_passed_on_is_prepared_on_one_side_stream_behind_the_compute_stream(monkeypatch):
+    made, happened = [], []
+
+    class Stream:
+        def __init__(self, device):
+            made.append(device)
+
+        def wait_stream(self, other):
+            happened.append(("waits for", other))
+
+    @contextmanager
+    def current(stream):
+        happened.append("on the side stream")
+        yield
+        happened.append("back")
+
+    def then():
+        happened.append("passed on")
+        return Messages([], [])
+
+    for name, fake in {
+        "Stream": Stream,
+        "stream": current,
+        "current_stream": lambda: "compute",
+        "current_device": lambda: 3,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    monkeypatch.setattr(dist, "get_rank", lambda _: 0)
+    monkeypatch.setattr(dist, "get_world_size", lambda _: 2)
+    transport._side_stream.cache_clear()
+    for _ in range(2):
+        transport.Transport().start(Start([OnGpu([], [])], then))
+    transport._side_stream.cache_clear()
+    assert made == [3]
+    assert happened == 2 * [("waits for", "compute"), "on the side stream", "passed on", "back"]
