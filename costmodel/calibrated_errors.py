@@ -63,7 +63,7 @@ def weak_regions(profile: Profile, *, full: bool) -> list[str]:
     """
     errors = profile.provenance.held_out
     noisy = noisy_kinds(profile.points)
-    lines = []
+    lines = list(_untold(profile.points, full=full))
     for error in errors:
         if error.mean <= WEAK_ERROR or error.points < _FEW or not _tells(error):
             continue
@@ -79,6 +79,19 @@ def weak_regions(profile: Profile, *, full: bool) -> list[str]:
             f" {error.points} points; {advice}"
         )
     return lines
+
+
+def _untold(points: Sequence[Point], *, full: bool) -> Iterator[str]:
+    """Yield a line for each kind of points of which too few were measured to leave any out."""
+    advice = "end what else runs" if full else "end what else runs, or flashcp calibrate --full"
+    calls = [f"attention {p.direction}, head size {p.head_dim}" for p in of(points, AttentionPoint)]
+    kinds = [*calls, *("copies" for _ in of(points, CopyPoint))]
+    for kind in dict.fromkeys(kinds):
+        if kinds.count(kind) < 2 * FOLDS:
+            yield (
+                f"unknown: {kind}: the {kinds.count(kind)} points that there was time for are too"
+                f" few to leave some out; {advice}"
+            )
 
 
 def _tells(error: HeldOutError) -> bool:

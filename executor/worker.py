@@ -7,6 +7,7 @@ called inside torchrun by `flashcp run` itself.
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -88,6 +89,8 @@ def cause(error: BaseException) -> str:
         return line
     if isinstance(error, torch.OutOfMemoryError):
         return f"ran out of GPU memory: {line}"
+    if found := re.search(r"can't allocate memory: you tried to allocate (\d+) bytes", line):
+        return f"ran out of memory, {found[1]} bytes more were refused; end what else runs here"
     return f"{type(error).__name__}: {line}"
 
 

@@ -56,6 +56,7 @@ def print_calibration(
     noisy: Mapping[str, float],
     weak: Sequence[str],
     resumed: int,
+    planned: int,
 ) -> None:
     """Print what was measured, the held-out errors, and what not to trust."""
     console = terminal()
@@ -68,6 +69,12 @@ def print_calibration(
     )
     again = f", {resumed:,} of them before it was interrupted" if resumed else ""
     console.print(f"{len(profile.points):,} points measured{again}")
+    if (missing := planned - len(profile.points)) > 0:
+        console.print(
+            f"Time ran out before {missing:,} more of the {planned:,} that would be measured",
+            style="yellow",
+            soft_wrap=True,
+        )
     if p.held_out:
         console.print(Text("Errors on points left out of the fit", style="bold"))
         console.print(_errors(profile))

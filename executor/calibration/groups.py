@@ -6,6 +6,9 @@ measures alone must not keep its GPU busy with waiting.
 """
 
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 import torch
@@ -25,7 +28,8 @@ def join(request: Request, device: torch.device) -> dist.ProcessGroup | None:
     limit = timedelta(seconds=request.timeout_s)
     rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     try:
-        store, rank, ranks = next(rendezvous("env://", timeout=limit))
+        with _silent():
+            store, rank, ranks = next(rendezvous("env://", timeout=limit))
         dist.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
             store=dist.PrefixStore("flashcp", store),  # type: ignore[attr-defined]
@@ -43,6 +47,21 @@ def join(request: Request, device: torch.device) -> dist.ProcessGroup | None:
     if ranks != request.ranks:
         raise RunError(f"asked for {request.ranks} ranks in a group of {ranks}; leave out --nproc")
     return dist.new_group(backend="gloo") if device.type == "cuda" else dist.group.WORLD
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep from the error stream what torch's C++ says while it looks for the others: stacks."""
+    sys.stderr.flush()
+    ours = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(ours, 2)
+        os.close(ours)
+        os.close(nowhere)
 
 
 def groups_of(ranks: int) -> list[Group]:

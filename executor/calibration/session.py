@@ -21,6 +21,7 @@ from costmodel.calibrated import Conditions
 from costmodel.calibrated_conditions import kernel_family, launch_mode
 from costmodel.calibrated_points import OverlapPoint, Point
 from executor.calibration import attention, local, overlap, transfers
+from executor.calibration.countdown import Countdown
 from executor.calibration.groups import LOCAL_S, groups_of, join
 from executor.calibration.request import Request
 from executor.calibration.store import Progress, Store, read_progress
@@ -30,8 +31,10 @@ from executor.device import local_device, provenance
 from executor.errors import RunError
 from executor.inputs import DTYPES
 from executor.kernels import select
+from executor.worker import cause
 
 _POLL_S = 0.2
+_TELL_S = 0.2
 _OVERLAP_S = 3.0
 
 
@@ -43,16 +46,17 @@ def calibrate(request: Request, on_progress: Callable[[Progress], None]) -> dict
         on_progress: told how far it is, a few times a second.
 
     Returns:
-        `conditions`, as `Conditions` takes them, and `resumed`, the points that an interrupted
-        calibration had left; the points themselves are in the request's store. None on the ranks
-        of torchrun but the first.
+        `conditions`, as `Conditions` takes them, `resumed`, the points that an interrupted
+        calibration had left, and `planned`, the points that there would be had the time sufficed;
+        the points themselves are in the request's store. None on the ranks of torchrun but the
+        first.
 
     Raises:
         RunError: a rank failed, no GPU, too little memory, a group that did not form.
         OSError: the store cannot be written.
     """
     if in_torchrun() or request.ranks == 1:
-        return measure_all(request, on_progress)
+        return _as_one_rank(request, on_progress)
     from executor.launch import launch  # noqa: PLC0415 - the elastic launcher takes half a second
 
     ended = threading.Event()
@@ -68,6 +72,18 @@ def calibrate(request: Request, on_progress: Callable[[Progress], None]) -> dict
 def in_torchrun() -> bool:
     """Tell whether this process is one of a group that torchrun started."""
     return {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
+
+
+def _as_one_rank(
+    request: Request, on_progress: Callable[[Progress], None]
+) -> dict[str, Any] | None:
+    try:
+        return measure_all(request, on_progress)
+    except (OSError, RunError):
+        raise
+    # Of many ranks the tracebacks would bury the one line that matters.
+    except Exception as error:
+        raise RunError(f"rank {os.environ.get('RANK', '0')}: {cause(error)}") from error
 
 
 def measure_all(request: Request, on_progress: Callable[[Progress], None]) -> dict[str, Any] | None:
@@ -101,10 +117,11 @@ class _Session:
         self.first = control is None or dist.get_rank() == 0
         self.conditions = _conditions(request, device)
         self.store: Store | None = None
-        self.stage_s = {"copies": LOCAL_S, "attention": self.effort.attention_s}
+        stage_s = {"copies": LOCAL_S, "attention": self.effort.attention_s}
         if groups:
-            self.stage_s |= {"exchanges": self.effort.transfers_s, "overlap": _OVERLAP_S}
-        self.planned = dict.fromkeys(self.stage_s, 0)
+            stage_s |= {"exchanges": self.effort.transfers_s, "overlap": _OVERLAP_S}
+        self.countdown = Countdown(stage_s)
+        self.told = -_TELL_S
 
     def run(self) -> dict[str, Any] | None:
         problem: Exception | None = None
@@ -114,7 +131,7 @@ class _Session:
                 key = {k: v for k, v in asdict(self.conditions).items() if k != "date"}
                 self.store = Store(self.request.store, key)
                 self._alone()
-            except (OSError, RunError) as error:
+            except Exception as error:  # noqa: BLE001 - raised again below
                 problem = error
         # The others are told of trouble, so that they do not wait for a rank that is gone.
         if self._agree(problem is not None):
@@ -128,7 +145,11 @@ class _Session:
         if self.store is None:
             return None
         self.store.close()
-        return {"conditions": asdict(self.conditions), "resumed": self.store.resumed}
+        return {
+            "conditions": asdict(self.conditions),
+            "resumed": self.store.resumed,
+            "planned": sum(self.countdown.planned.values()),
+        }
 
     def _alone(self) -> None:
         """Measure what one device does by itself."""
@@ -141,12 +162,13 @@ class _Session:
             pairs = self.store.fact(f"pairs, head size {head_dim}", probe)
             calls.append(attention.planned_calls(effort, head_dim, watch.device, pairs))
         copies = local.planned(effort.copy_bytes, watch.device)
-        self.planned["copies"] = len(copies)
-        self.planned["attention"] = 2 * sum(map(len, calls))
+        planned = self.countdown.planned
+        planned["copies"] = len(copies)
+        planned["attention"] = 2 * sum(map(len, calls))
         if self.groups:
             curves = [transfers.planned(effort.transfer_bytes, g.ranks) for g in self.groups]
             exchanges = sum(len(curve) for group in curves for curve in group)
-            self.planned |= {"exchanges": exchanges, "overlap": 1}
+            planned |= {"exchanges": exchanges, "overlap": 1}
         self._each(
             "copies",
             [([what], partial(local.measure, what, watch, effort.repeats)) for what in copies],
@@ -172,32 +194,49 @@ class _Session:
         """Measure what is not in the store yet, until the stage's time is up."""
         if self.store is None:
             raise AssertionError("rank 0 keeps the points")
+        self._tell(stage)
         began = time.monotonic()
         for what, measure in work:
-            if time.monotonic() - began > self.stage_s[stage]:
+            if time.monotonic() - began > self.countdown.stage_s[stage]:
                 break
             if not all(self.store.holds(one) for one in what):
                 for point in measure():
                     self.store.add(point)
-            self._tell(stage, began)
+            self._tell(stage)
 
     def _exchanges(self, group: Group) -> None:
         """Measure the exchanges of a group; rank 0 says which, its members measure."""
         began = time.monotonic()
-        limit_s = self.stage_s["exchanges"] / len(self.groups)
+        limit_s = self.countdown.stage_s["exchanges"] / len(self.groups)
         curves = transfers.planned(self.effort.transfer_bytes, group.ranks)
         for i, exchanges in enumerate(curves):
-            known = self.store is not None and all(
-                self.store.holds(transfers.identity(exchange, group)) for exchange in exchanges
+            # An interrupted calibration that had run out of time left the last of them.
+            missing = self._say(
+                sum(1 << j for j, e in enumerate(exchanges) if self._lacks(e, group))
             )
-            if self._say(int(known)) == 0 and group.group is not None:
+            wanted = [e for j, e in enumerate(exchanges) if missing >> j & 1]
+            if wanted and group.group is not None:
                 left_s = max(limit_s - (time.monotonic() - began), 0.0)
-                points = transfers.measure(exchanges, group, self.watch, left_s / (len(curves) - i))
+                points = transfers.measure(
+                    wanted,
+                    group,
+                    self.watch,
+                    left_s / (len(curves) - i),
+                    partial(self._tell_share, len(wanted)),
+                )
                 if self.store is not None:
                     for point in points:
                         self.store.add(point)
-            if self.store is not None:
-                self._tell("exchanges", began)
+            self._tell("exchanges")
+
+    def _lacks(self, exchange: transfers.Exchange, group: Group) -> bool:
+        what = transfers.identity(exchange, group)
+        return self.store is not None and not self.store.holds(what)
+
+    def _tell_share(self, exchanges: int, share: float) -> None:
+        """Tell that this share of the exchanges being measured is done."""
+        if time.monotonic() - self.told > _TELL_S:
+            self._tell("exchanges", share * exchanges)
 
     def _overlap(self, group: Group) -> None:
         what = {
@@ -205,16 +244,15 @@ class _Session:
             "collective": overlap.COLLECTIVE,
             "ranks": group.ranks,
         }
-        began = time.monotonic()
         known = self.store is not None and self.store.holds(what)
+        self._tell("overlap")
         if self._say(int(known)) == 0 and group.group is not None:
             point = overlap.measure_overlap(
                 group, self.watch, self.effort.repeats, DTYPES[self.request.dtype]
             )
             if self.store is not None:
                 self.store.add(point)
-        if self.store is not None:
-            self._tell("overlap", began)
+        self._tell("overlap")
 
     def _say(self, command: int) -> int:
         """Return what rank 0 says."""
@@ -226,23 +264,12 @@ class _Session:
         """Tell all ranks whether rank 0 failed."""
         return failed if self.control is None else bool(self._say(int(failed)))
 
-    def _tell(self, stage: str, began: float) -> None:
-        """Tell how far it is: whole stages that are to come take the time that they may."""
+    def _tell(self, stage: str, underway: float = 0.0) -> None:
+        """Tell how far it is; `underway` points are as good as measured."""
         if self.store is None:
             return
-        stages = list(self.stage_s)
-        kinds = {"copies": ("copy", "launch", "matmul"), "exchanges": ("transfer",)}
-        of_stage = sum(p.kind in kinds.get(stage, (stage,)) for p in self.store.points)
-        share = max(of_stage / max(self.planned[stage], 1), 1e-3)
-        spent = time.monotonic() - began
-        here = min(spent / share, self.stage_s[stage]) - spent
-        later = sum(self.stage_s[s] for s in stages[stages.index(stage) + 1 :])
-        progress = Progress(
-            done=len(self.store.points),
-            planned=sum(self.planned.values()),
-            left_s=max(here, 0.0) + later,
-            stage=stage,
-        )
+        self.told = time.monotonic()
+        progress = self.countdown.progress(stage, self.store.points, self.told, underway)
         self.store.note(progress)
         self.on_progress(progress)
 

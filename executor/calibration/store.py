@@ -74,9 +74,8 @@ class Store:
         return _key(what) in self._places
 
     def add(self, point: Point) -> None:
-        """Keep a point."""
-        self._places[_key(identity(point))] = len(self.points)
-        self.points.append(point)
+        """Keep a point, in place of one of the same identity."""
+        _put(point, self.points, self._places)
         self._write(point_to_json(point))
 
     def fact(self, name: str, value: Callable[[], float]) -> float:
@@ -105,10 +104,11 @@ def read_points(path: Path) -> tuple[dict[str, Any] | None, list[Point]]:
     if not lines or lines[0].get("format") != _FORMAT:
         return None, []
     points: list[Point] = []
+    places: dict[str, int] = {}
     for line in lines[1:]:
         if "kind" in line:
             try:
-                points.append(point_from_json(Fields(line, f"calibration {path}")))
+                _put(point_from_json(Fields(line, f"calibration {path}")), points, places)
             except ProfileError:
                 return None, []  # of another version
     return lines[0].get("conditions"), points
@@ -136,6 +136,12 @@ def _lines(path: Path) -> Sequence[dict[str, Any]]:
         if isinstance(line, dict):
             lines.append(line)
     return lines
+
+
+def _put(point: Point, points: list[Point], places: dict[str, int]) -> None:
+    """Append a point, or put it in the place of one that was measured before."""
+    place = places.setdefault(_key(identity(point)), len(points))
+    points[place : place + 1] = [point]
 
 
 def _key(what: dict[str, Any]) -> str:

@@ -221,6 +221,20 @@ def test_a_region_that_the_fit_misses_is_named_with_what_to_do(points):
     assert all("hold plans there against flashcp run" in line for line in full)
 
 
+def test_what_too_few_points_tell_nothing_of_is_called_unknown(points):
+    few = [p for p in points if not (p.kind == "attention" and p.direction == "backward")]
+    backward = [p for p in points if p.kind == "attention" and p.direction == "backward"]
+    few += [p for p in backward if p.head_dim == backward[0].head_dim][:4]
+    profile = calibrated_profile("mine", conditions(), few, BASE)
+    what = f"attention backward, head size {backward[0].head_dim}"
+    assert not any(e.what == what for e in profile.provenance.held_out)
+    unknown = [line for line in weak_regions(profile, full=False) if line.startswith("unknown")]
+    assert unknown == [
+        f"unknown: {what}: the 4 points that there was time for are too few to leave some out; "
+        "end what else runs, or flashcp calibrate --full"
+    ]
+
+
 def test_noise_is_counted_and_named_as_the_cause(points):
     noisy = [replace(p, spread=0.4, us=p.us * (1 + i // 4 % 2)) if p.kind == "transfer" else p
              for i, p in enumerate(points)]  # fmt: skip

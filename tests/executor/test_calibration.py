@@ -17,6 +17,7 @@ from costmodel.profile_file import write_profile
 from executor import RunError
 from executor.calibration import calibrate
 from executor.calibration.attention import planned_calls
+from executor.calibration.countdown import Countdown
 from executor.calibration.request import EFFORTS, Effort, Request, load_request
 from executor.calibration.selection import choose
 from executor.calibration.store import Progress, Store, read_points, read_progress
@@ -144,6 +145,36 @@ def test_the_store_resumes_and_drops_a_line_cut_short(tmp_path):
     again.close()
 
 
+def test_a_point_that_is_measured_again_replaces_the_first(tmp_path):
+    path = tmp_path / "s.partial"
+    store = Store(path, {"torch": "1"})
+    for one in (point(us=5.0), LaunchPoint(us=1.0, spread=0.0), point(us=6.0)):
+        store.add(one)
+    store.close()
+    assert store.points == [point(us=6.0), LaunchPoint(us=1.0, spread=0.0)]
+    assert read_points(path)[1] == store.points
+
+
+def test_the_time_left_falls_through_every_stage_and_counts_what_was_known():
+    def so_far(launches, calls):
+        copies = [LaunchPoint(us=1.0, spread=0.0)] * launches
+        return [*copies, *([point()] * calls)]
+
+    count = Countdown({"copies": 3.0, "attention": 20.0})
+    count.planned |= {"copies": 4, "attention": 10}
+    left = [count.progress("copies", so_far(n, 0), n / 2).left_s for n in range(5)]
+    assert left == [23.0, 21.5, 21.0, 20.5, 20.0]
+    assert count.progress("attention", so_far(4, 0), 2.0).left_s == 20.0
+    under_way = count.progress("attention", so_far(4, 4), 10.0, underway=1.0)
+    assert (under_way.done, under_way.planned) == (9, 14)
+    assert under_way.left_s == pytest.approx(8.0)
+    assert count.progress("attention", so_far(4, 6), 21.0).left_s == pytest.approx(1.0)
+    assert count.progress("attention", so_far(4, 8), 30.0).left_s == 0.0
+    resumed = Countdown({"copies": 3.0, "attention": 20.0})
+    resumed.planned |= {"copies": 4, "attention": 10}
+    assert resumed.progress("copies", so_far(4, 5), 0.0).left_s == pytest.approx(13.0)
+
+
 def test_points_of_other_conditions_are_not_resumed(tmp_path):
     path = tmp_path / "s.partial"
     store = Store(path, {"torch": "1"})
@@ -184,6 +215,9 @@ def test_two_ranks_measure_every_kind_of_point(calibrated):
     assert conditions.launch_mode.startswith("one process a rank on the CPU")
     assert told[-1].done <= told[-1].planned
     assert told[0].left_s >= told[-1].left_s >= 0
+    # The exchanges are not silent until a collective is done.
+    assert len([p for p in told if p.stage == "exchanges"]) > 6
+    assert results["planned"] == told[-1].planned
 
 
 def test_what_was_measured_makes_a_profile_that_can_be_written(calibrated, tmp_path):
@@ -213,6 +247,20 @@ def test_an_interrupted_calibration_measures_only_what_is_missing(calibrated, tm
     ]
     assert len({json.dumps(identity(p), sort_keys=True) for p in points}) == len(points)
     assert time.monotonic() - began < 30
+
+
+def test_exchanges_that_time_ran_out_for_are_measured_without_the_others(calibrated, tmp_path):
+    asked, *_ = calibrated
+    lines = asked.store.read_text().splitlines()
+    largest = [row for row in lines if '"total_bytes": 262144' in row and "all_gather" in row]
+    assert len(largest) == 1
+    again = request(tmp_path)
+    again.store.write_text("\n".join(row for row in lines if row not in largest) + "\n")
+    calibrate(again, lambda _: None)
+    added = [row for row in again.store.read_text().splitlines() if '"kind"' in row]
+    before = len(read_points(asked.store)[1]) - 1
+    assert len(added) == before + 1
+    assert json.loads(added[-1])["total_bytes"] == 262144
 
 
 @pytest.mark.gpu
