@@ -44,6 +44,25 @@ def varying(sweep: "Sweep") -> list[str]:
     return [axis for axis in _LABELS if len(_values(sweep, axis)) > 1]
 
 
+def extent(sweep: "Sweep", packs: int) -> str:
+    """Say how large a sweep is."""
+    strategies = len(sweep.strategies)
+    return (
+        f"{number(len(sweep.configurations), 'configuration')} of {strategies} "
+        f"{'strategy' if strategies == 1 else 'strategies'}, {number(packs, 'pack')} each"
+    )
+
+
+def number(count: int, what: str) -> str:
+    """Write how many there are of what takes an s."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def slowest(replicas: int) -> str:
+    """Say whose time a step is."""
+    return "of one replica" if replicas == 1 else f"the slowest of {replicas:,} replicas"
+
+
 def constants(sweep: "Sweep") -> str:
     """Say what all configurations share, defaults left out."""
     words = []

@@ -6,7 +6,17 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from flashcp_cli.simulate_labels import ACROSS, across_nodes, constants, label, size, varying
+from flashcp_cli.simulate_labels import (
+    ACROSS,
+    across_nodes,
+    constants,
+    extent,
+    label,
+    number,
+    size,
+    slowest,
+    varying,
+)
 from flashcp_cli.terminal import Terminal, terminal
 
 if TYPE_CHECKING:
@@ -27,8 +37,7 @@ def print_rows(
     shown = rows[: options["rows"]]
     console.print(
         Text(
-            f"{len(sweep.configurations)} configurations of {len(sweep.strategies)} strategies, "
-            f"{min(r.packs for r in rows):,} packs each: {constants(sweep)}",
+            f"{extent(sweep, min(r.packs for r in rows))}: {constants(sweep)}",
             style="bold",
         ),
         soft_wrap=True,
@@ -40,7 +49,7 @@ def print_rows(
     console.print_whole(_table(shown, axes))
     console.print(_reasons(shown, axes))
     if len(shown) < len(rows):
-        console.print(f"{len(rows) - len(shown)} more rows: --rows, --json, --html")
+        console.print(f"{number(len(rows) - len(shown), 'more row')}: --rows, --json, --html")
     for line in _notes(rows, step):
         console.print(Text(line, style="dim"), soft_wrap=True)
     _print_outputs(console, options)
@@ -108,14 +117,14 @@ def _notes(rows: "list[Row]", step: "StepModel") -> list[str]:
     if rows[0].step_us is None:
         return [*lines, "The model gives attention heads only: no layer, step or memory."]
     lines += [
-        "layer adds linear layers at a reported rate; step is all layers and the output head, the",
-        f"slowest of {step.replicas} replicas, recompute {step.recompute}. Not counted:",
-        "exchange of gradients, optimiser, pipeline.",
+        "layer adds linear layers at a reported rate; step is all layers and the output head,",
+        f"{slowest(step.replicas)}, recompute {step.recompute}. Not counted: exchange of",
+        "gradients, optimiser, pipeline.",
     ]
     unfit = sum(row.fits is False for row in rows)
     if unfit:
         lines.append(
-            f"{unfit} rows need more memory than the GPU has (red, marked !); they come last."
+            f"{number(unfit, 'row')} beyond the GPU's memory (red, marked !): they come last."
         )
     elif all(row.fits is None for row in rows):
         lines.append("The hardware's memory is not known, so nothing was checked: --memory-gb.")

@@ -5,11 +5,12 @@ with what would make its smallest configuration fit. The KV that plans exchange 
 counted when they are there.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from flashcp.errors import PlanError
 from flashcp.simulation.memory import CAPACITY_GB, memory
-from flashcp.simulation.step import StepModel
+from flashcp.simulation.step import RECOMPUTE, StepModel
 from flashcp.simulation.sweep import Configuration, Sweep
 
 _MOST_RANKS = 1024
@@ -63,19 +64,37 @@ def _least_bytes(sweep: Sweep, configuration: Configuration, step: StepModel) ->
 def _way_out(
     sweep: Sweep, c: Configuration, step: StepModel, capacity_bytes: dict[str, float]
 ) -> str:
-    """Say which single change, or which two, would fit; tries what costs least first."""
+    """Say what would fit; tries what costs least first, and more ranks after that."""
     capacity, model = capacity_bytes[c.hardware], sweep.model(c)
-    lighter = replace(step, recompute="full", state_sharding="full")
-    if lighter != step and _least_bytes(sweep, c, lighter) <= capacity:
-        return "--recompute full --state-sharding full would fit"
+    lightest = step
+    for lightest in _lighter(step):
+        if _least_bytes(sweep, c, lightest) <= capacity:
+            return f"{_changes(step, lightest)} would fit"
+    also = f" with {_changes(step, lightest)}" if lightest != step else ""
     degree = c.tensor_parallel
     while degree <= min(model.kv_heads, 8):
         cp = c.cp
         while cp <= _MOST_RANKS:
             wider = replace(c, cp=cp, tensor_parallel=degree)
-            if _least_bytes(sweep, wider, lighter) <= capacity:
-                more = " with --recompute full --state-sharding full" if lighter != step else ""
-                return f"--cp {cp} --tensor-parallel {degree} would fit{more}"
+            if _least_bytes(sweep, wider, lightest) <= capacity:
+                more = f" --tensor-parallel {degree}" if degree != c.tensor_parallel else ""
+                return f"--cp {cp}{more}{also} would fit"
             cp *= 2
         degree *= 2
     return "a smaller --model or --context, or more memory (--memory-gb) would fit"
+
+
+def _lighter(step: StepModel) -> Iterator[StepModel]:
+    """Yield ways to train in less memory, from the same to the lightest."""
+    for recompute in RECOMPUTE[RECOMPUTE.index(step.recompute) :]:
+        yield replace(step, recompute=recompute)
+        yield replace(step, recompute=recompute, state_sharding="full")
+
+
+def _changes(step: StepModel, other: StepModel) -> str:
+    """Return the options that make `other` of `step`."""
+    return " ".join(
+        f"--{name.replace('_', '-')} {getattr(other, name)}"
+        for name in ("recompute", "state_sharding")
+        if getattr(other, name) != getattr(step, name)
+    )

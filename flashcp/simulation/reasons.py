@@ -2,8 +2,8 @@
 
 A plan's mean time is the sum of five parts, exactly:
 
-    bound       the pack's work over the ranks at the kernel's best rate (no plan is below it)
-    imbalance   what the most loaded rank has above the mean, at that rate
+    bound       the least that any plan of the pack takes (`flashcp.bounds`)
+    imbalance   what the most loaded rank has above the mean, at the bound's rate
     kernels     the rest of attention: partial tiles, waves, launches, masks of a ring's rectangles
     exchange    what no kernel hides
     copies      copies and merges

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 from flashcp_cli.report import charts, data, packs
 from flashcp_cli.report.library import draw, script
 from flashcp_cli.report.words import glossary, notes, verdict
-from flashcp_cli.simulate_labels import ACROSS, across_nodes, constants, label, size, varying
+from flashcp_cli.simulate_labels import (
+    ACROSS,
+    across_nodes,
+    constants,
+    extent,
+    label,
+    size,
+    varying,
+)
 from groundwork.atomic import replace_whole
 
 if TYPE_CHECKING:
@@ -98,8 +106,7 @@ def _page(
     name = data.configuration_name(sweep, best.configuration)
     return template.render(
         title=f"Context parallelism on {', '.join(trace.name for trace in sweep.traces)}",
-        subtitle=f"{len(sweep.configurations)} configurations of {len(sweep.strategies)} "
-        f"strategies, {min(row.packs for row in rows):,} packs each: {constants(sweep)}",
+        subtitle=f"{extent(sweep, min(row.packs for row in rows))}: {constants(sweep)}",
         verdict=verdict(rows, sweep),
         notes=notes(rows, step),
         columns=columns,

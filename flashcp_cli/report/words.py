@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from flashcp_cli.report.data import configuration_name
-from flashcp_cli.simulate_labels import varying
+from flashcp_cli.simulate_labels import number, slowest, varying
 
 if TYPE_CHECKING:
     from flashcp.simulation.step import StepModel
@@ -17,9 +17,13 @@ def verdict(rows: "list[Row]", sweep: "Sweep") -> str:
     where = f" at {configuration_name(sweep, best.configuration)}" if varying(sweep) else ""
     if best.fits is False:
         return f"Nothing fits in memory; the fastest that does not is {best.strategy}{where}."
-    text = f"{best.strategy}{where} is best: {best.speedup.value:.2f}x {best.baseline} in attention"
-    if best.step_speedup:
-        text += f", {best.step_speedup.value:.2f}x in a training step"
+    text = f"{best.strategy}{where} is best"
+    if best.reason.startswith("as "):  # itself what others are compared with, or no better
+        return f"{text}."
+    if best.strategy != best.baseline:
+        text += f": {best.speedup.value:.2f}x {best.baseline} in attention"
+        if best.step_speedup:
+            text += f", {best.step_speedup.value:.2f}x in a training step"
     return f"{text}. Why: {best.reason} (ms of one attention layer)."
 
 
@@ -33,14 +37,15 @@ def notes(rows: "list[Row]", step: "StepModel") -> list[str]:
         gains = sum(interval.low > 1 for interval in ours)
         losses = sum(interval.high < 1 for interval in ours)
         lines.append(
-            f"{name} against {rows[0].baseline}: faster in {gains} of {len(ours)} configurations, "
-            f"slower in {losses}, no clear difference in {len(ours) - gains - losses}."
+            f"{name} against {rows[0].baseline}: faster in {gains} of "
+            f"{number(len(ours), 'configuration')}, slower in {losses}, no clear difference in "
+            f"{len(ours) - gains - losses}."
         )
     if rows[0].step_us is None:
         lines.append("The model gives attention heads only: no layer, step or memory.")
     else:
         lines.append(
-            f"A step: all layers and the output head, the slowest of {step.replicas} replicas, "
+            f"A step: all layers and the output head, {slowest(step.replicas)}, "
             f"recompute {step.recompute}, state sharding {step.state_sharding}. Not counted: "
             "exchange of gradients and parameters, optimiser, element-wise kernels, pipeline."
         )

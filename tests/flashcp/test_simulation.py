@@ -360,9 +360,18 @@ def test_balanced_packs_make_steps_of_replicas_faster():
 
 def test_nothing_that_fits_is_refused_with_what_would():
     large = sweep(models=[load_model("llama3-405b")], context_tokens=[131_072], cp=[8])
-    with pytest.raises(PlanError, match=r"needs \d+ GB a GPU of 80; --cp \d+ --tensor-parallel"):
+    with pytest.raises(PlanError, match=r"needs \d+ GB a GPU of 80; --cp \d+ would fit"):
         require_fit(large, StepModel(), capacities(large, None))
     require_fit(large, StepModel(), capacities(large, 5_000.0))
+    small = sweep(context_tokens=[131_072], cp=[8])
+    for step, capacity_gb, way in (
+        (StepModel(recompute="none"), None, "--recompute mlp"),
+        (StepModel(recompute="none"), 30.0, "--recompute full"),
+        (StepModel(state_sharding="optimizer"), 40.0, "--state-sharding full"),
+        (StepModel(), 20.0, "--cp 16"),
+    ):
+        with pytest.raises(PlanError, match=f"; {way} would fit"):
+            require_fit(small, step, capacities(small, capacity_gb))
     heads = sweep(models=[load_model("paper-h32")])
     require_fit(heads, StepModel(), capacities(heads, 0.001))
 

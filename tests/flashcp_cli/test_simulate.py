@@ -47,6 +47,13 @@ def test_the_table_is_best_first_and_gives_a_reason_for_every_row():
     assert "window 16k" in result.output  # ... and what does not is said once
 
 
+def test_one_of_a_kind_is_not_several():
+    one = ["--packs", "1", "--processes", "1", "--context", "16k", "--cp", "2"]
+    result = invoke("papers", *one, "--strategy", "zigzag")
+    assert "1 configuration of 1 strategy, 1 pack each" in result.output
+    assert "of one replica" in result.output
+
+
 def test_json_is_one_document_and_nothing_else():
     document = json.loads(invoke("papers", *SMALL, "--json").output)
     assert document["configurations"] == 2

@@ -82,6 +82,17 @@ def test_the_table_is_there_without_a_script(report):
     assert "per-seq" in text
 
 
+def test_a_best_baseline_is_not_compared_with_itself(tmp_path):
+    # Two halves in two windows: in sequence they need no exchange and no copies.
+    words = ["simulate", "fixed:length=8192", "--packs", "1", "--context", "16k", "--cp", "2",
+             "--strategy", "per-doc,per-seq", "--processes", "1",
+             "--html", str(tmp_path / "page.html")]  # fmt: skip
+    result = CliRunner().invoke(cli, words, prog_name="flashcp")
+    assert result.exit_code == 0, result.output
+    text = without_scripts((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert re.search(r"per-seq is best\. Why: [\d.]+ ms before per-doc", text)
+
+
 def test_every_plot_is_saved_as_svg_and_png(report):
     assert sorted(p.name for p in (report / "plots").iterdir()) == sorted(
         f"{name}.{suffix}" for name in PLOTS for suffix in ("png", "svg")
