@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flashcp_cli.options import Name, Size, echo_json, json_option
+from flashcp_cli.outputs import check_outputs
 
 if TYPE_CHECKING:
     from costmodel.profile import Profile
@@ -69,6 +70,9 @@ def calibrate(quick: bool, out: Path, name: str | None, as_json: bool, **options
     flashcp plan papers --cp 8 --hardware h100.json      predict with it
     """
     request = _request(out, quick=quick, **options)
+    from flashcp_cli.crowding import CALIBRATE, warn_if_crowded
+
+    warn_if_crowded(request.device, request.ranks, CALIBRATE)
     results = _measure(request)
     if results is None:
         return  # rank 0 of torchrun's writes and reports for all
@@ -86,6 +90,7 @@ def calibrate(quick: bool, out: Path, name: str | None, as_json: bool, **options
                 "name": profile.name,
                 **profile.provenance.to_json(),
                 "points": len(profile.points),
+                "planned": results["planned"],
                 "resumed": results["resumed"],
                 "noisy": noisy,
                 "weak": weak,
@@ -94,7 +99,14 @@ def calibrate(quick: bool, out: Path, name: str | None, as_json: bool, **options
     else:
         from flashcp_cli.calibrate_view import print_calibration
 
-        print_calibration(profile, out, noisy=noisy, weak=weak, resumed=results["resumed"])
+        print_calibration(
+            profile,
+            out,
+            noisy=noisy,
+            weak=weak,
+            resumed=results["resumed"],
+            planned=results["planned"],
+        )
 
 
 def _request(
@@ -116,8 +128,7 @@ def _request(
     from executor.calibration.session import in_torchrun
     from executor.device import default_device, visible_devices
 
-    if not out.parent.is_dir():
-        raise click.BadParameter(f"{out.parent} is not a folder", param_hint="--out")
+    check_outputs({"--out": out}, [])
     device = device or default_device()
     there = visible_devices(device)
     if device == "cuda" and there == 0:

@@ -133,6 +133,10 @@ def run(source: TraceSource, as_json: bool, **options: Any) -> None:
         [source.name, options["model"], options["hardware"]],
     )
     job, setting, source_text = _job(source, options)
+    if not options["emulate"]:
+        from flashcp_cli.crowding import RUN, warn_if_crowded
+
+        warn_if_crowded(job.options.device, job.cp, RUN)
     try:
         results = _execute(job, setting, emulate=options["emulate"])
     except RunError as error:

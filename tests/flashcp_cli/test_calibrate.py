@@ -13,6 +13,7 @@ from costmodel import load_profile
 from costmodel.calibrated import base_for, calibrated_profile
 from costmodel.profile_file import write_profile
 from flashcp_cli.calibrate_view import print_calibration
+from flashcp_cli.crowding import RUN, warn_if_crowded
 from flashcp_cli.main import cli
 from tests.costmodel.calibration_points import all_points, conditions
 
@@ -81,11 +82,13 @@ def test_a_calibration_writes_a_profile_that_plans_are_predicted_with(tmp_path):
 def test_what_is_printed_says_how_far_to_trust_the_profile(capsys, tmp_path):
     made = calibrated_profile("laptop", conditions(), all_points(), load_profile("h100-sxm"))
     print_calibration(
-        made, tmp_path / "x.json", noisy={"exchange": 0.4}, weak=["weak: here"], resumed=7
-    )
+        made, tmp_path / "x.json", noisy={"exchange": 0.4}, weak=["weak: here"], resumed=7,
+        planned=len(made.points) + 12,
+    )  # fmt: skip
     output = capsys.readouterr().out
     for words in ("laptop: Test Processor", "7 of them before", "left out of the fit", "bias",
-                  "noisy: repeats of 40% of the exchange", "weak: here", "--hardware"):  # fmt: skip
+                  "noisy: repeats of 40% of the exchange", "weak: here", "--hardware",
+                  "Time ran out before 12 more of the"):  # fmt: skip
         assert words in output
 
 
@@ -108,6 +111,56 @@ def test_a_group_that_does_not_form_is_one_line(tmp_path):
     )
     assert "the group of 2 did not form within 2 s" in line
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_rank_that_finds_nobody_says_so_in_one_line(tmp_path):
+    group = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29985"}
+    line = refused(
+        "--out", tmp_path / "p.json", "--device", "cpu", "--timeout", "2", status=1, **group
+    )
+    assert "rank 1: the group of 2 did not form within 2 s" in line
+
+
+def test_memory_that_does_not_suffice_is_one_line_and_leaves_no_profile(tmp_path):
+    # As one rank of torchrun's, whose own errors nobody else puts into one line.
+    limited = TINY.replace(
+        "from flashcp_cli.main", "import executor.calibration.local as local\n"
+        "local._ROW = (2**20, 2**20, 2)\nfrom flashcp_cli.main",
+    )  # fmt: skip
+    result = subprocess.run(
+        [sys.executable, "-c", limited, "calibrate", "--device", "cpu", "--nproc", "1",
+         "--out", str(tmp_path / "p.json")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.count("\n") == 1
+    assert "rank 0: ran out of memory, 281474976710656 bytes more were refused" in result.stderr
+    assert not (tmp_path / "p.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("device", "ranks", "local", "rank", "expected"),
+    [
+        ("cpu", 4, None, "0", "Warning: 4 ranks on 2 cores: each has half a core, so times come"),
+        ("cpu", 6, "3", "0", "Warning: 3 ranks on 2 cores: each has 0.67 of a core, so times"),
+        ("cpu", 4, "2", "0", ""),
+        ("cpu", 2, None, "0", ""),
+        ("cpu", 4, None, "1", ""),
+        ("cuda", 4, None, "0", ""),
+    ],
+)
+def test_ranks_that_share_cores_are_told_of_it_in_one_line(
+    device, ranks, local, rank, expected, monkeypatch, capsys
+):
+    monkeypatch.setattr("executor.device.visible_devices", lambda _: 2)
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    if local is not None:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", local)
+    warn_if_crowded(device, ranks, RUN)
+    said = capsys.readouterr().err
+    assert said.startswith(expected)
+    assert said.count("\n") == bool(expected)
 
 
 def test_help_imports_no_torch():

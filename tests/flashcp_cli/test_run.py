@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from executor import RunError
 from flashcp.strategies import NAMES
 from flashcp_cli.main import cli
 
@@ -193,6 +194,24 @@ def test_a_plan_that_is_cut_short_is_refused(tmp_path, plan_file):
     status, _, err = finish(start(broken, *SMALL))
     assert status == 2
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("ranks", "more"), [(4, ()), (2, ()), (4, ("--emulate",))])
+def test_more_ranks_than_cores_are_warned_of_before_the_run(monkeypatch, ranks, more):
+    def stopped(*_):
+        raise RunError("stopped here")
+
+    monkeypatch.setattr("executor.device.visible_devices", lambda device: 2 * (device == "cpu"))
+    monkeypatch.setattr("executor.launch.launch", stopped)
+    monkeypatch.setattr("executor.emulated.emulate_job", stopped)
+    words = ("wlb-llm", "--nproc", ranks, "--context", 256, "--strategies", "per-doc", *SMALL)
+    result = invoke(*words, "--device", "cpu", *more)
+    warned = ranks == 4 and not more
+    said = (
+        "Warning: 4 ranks on 2 cores: each has half a core, so times come out longer than "
+        "predicted; compare shares\n"
+    )
+    assert result.stderr == warned * said + "Error: stopped here\n"
 
 
 def test_too_few_gpus_is_one_line(plan_file):
