@@ -91,6 +91,21 @@ BROKEN = {
     ),
     "no held-out errors": (("provenance", "held_out"), None, "held_out is null, not a list"),
     "attention without fits": (("attention", "fits"), [], "has no forward fit"),
+    "CPU rows that are one number": (
+        ("attention", "fits", 0, "cpu_rows"), [5], "cpu_rows is [5.0], not two whole numbers up to",
+    ),
+    "CPU rows that are half": (
+        ("attention", "fits", 0, "cpu_rows"), [2.5, 8], "fits[0].cpu_rows is [2.5, 8.0], not two",
+    ),
+    "more CPU rows than there can be": (
+        ("attention", "fits", 0, "cpu_rows"), [5, 5000], "[5.0, 5000.0], not two whole numbers",
+    ),
+    "CPU rows below none": (
+        ("attention", "fits", 0, "cpu_rows"), [5, -1], "cpu_rows[1] is -1, not at least 0",
+    ),
+    "CPU rows that are null": (
+        ("attention", "fits", 0, "cpu_rows"), None, "cpu_rows is null, not a list of numbers",
+    ),
     "a negative sample count": (
         ("provenance", "attention_samples"), -1, "provenance.attention_samples is -1",
     ),
