@@ -42,14 +42,16 @@ class AttentionPoint:
 
 @dataclass(frozen=True)
 class CollectivePoint:
-    """One collective over a whole node.
+    """One collective over one group.
 
     Attributes:
-        collective: its name.
+        collective: its name; "all_to_all_v" is of uneven parts.
         ranks: size of the group.
+        ranks_per_node: how many of them share a node.
         total_bytes: S, as nccl-tests counts it.
         model_us: predicted time.
-        model_busbw_gbps: its bus bandwidth, S (n - 1) / n over time.
+        model_busbw_gbps: its bus bandwidth, S (n - 1) / n over time; of ring steps and uneven parts
+            S over time, what a rank sends.
         measured_us: measured time; None where there is none.
         measured_busbw_gbps: its bus bandwidth.
         source: where the prediction came from.
@@ -57,6 +59,7 @@ class CollectivePoint:
 
     collective: str
     ranks: int
+    ranks_per_node: int
     total_bytes: int
     model_us: float
     model_busbw_gbps: float
@@ -160,24 +163,28 @@ def attention_curve(profile: "Profile") -> list[AttentionPoint]:
 
 
 def collective_curves(profile: "Profile") -> list[CollectivePoint]:
-    """Return the bus bandwidth of each measured collective, in its largest group, over size.
+    """Return the bandwidth of each measured collective over size.
 
-    For ring steps that is what each rank sends over the time.
+    In its largest group within a node and, where it was measured there, across nodes.
     """
-    from costmodel.collectives import COLLECTIVES
+    from costmodel.collectives import UNEVEN
 
     table = _measured(profile, "collectives")
     own = _own_transfers(profile)
+    largest: dict[tuple[bool, str], tuple[int, int]] = {}
+    for curve in profile.collectives.curves:
+        place = curve.ranks > curve.ranks_per_node, curve.collective
+        largest[place] = max(largest.get(place, (0, 0)), (curve.ranks, curve.ranks_per_node))
     points = []
-    for name in sorted(COLLECTIVES):
-        groups = profile.collectives.measured_ranks(name)
-        if not groups:
-            continue
-        ranks = groups[-1]
-        for size in sorted({s for n, r, s in own if (n, r) == (name, ranks)}) or _SIZES:
-            estimate = profile.collective_us(name, size, ranks, ranks_per_node=ranks)
-            moved = size if name == "send_recv" else size * (ranks - 1) / ranks
-            measured = own.get((name, ranks, size))
+    for (_, name), (ranks, per_node) in sorted(largest.items()):
+        group = name, ranks, per_node
+        for size in sorted({s for *of, s in own if tuple(of) == group}) or _SIZES:
+            if name == UNEVEN:
+                estimate = profile.all_to_all_v_us(size, ranks, ranks_per_node=per_node)
+            else:
+                estimate = profile.collective_us(name, size, ranks, ranks_per_node=per_node)
+            moved = size if name in ("send_recv", UNEVEN) else size * (ranks - 1) / ranks
+            measured = own.get((*group, size))
             if table is not None:
                 rows = (table["collective"] == name) & (table["num_gpus"] == ranks)
                 measured = _median(table.loc[rows & (table["bytes"] == size), "us"])
@@ -185,6 +192,7 @@ def collective_curves(profile: "Profile") -> list[CollectivePoint]:
                 CollectivePoint(
                     collective=name,
                     ranks=ranks,
+                    ranks_per_node=per_node,
                     total_bytes=size,
                     model_us=estimate.us,
                     model_busbw_gbps=moved / estimate.us / 1e3,
@@ -196,16 +204,26 @@ def collective_curves(profile: "Profile") -> list[CollectivePoint]:
     return points
 
 
-def _own_transfers(profile: "Profile") -> dict[tuple[str, int, int], float]:
-    """Return the times of a calibration's even exchanges within a node."""
+def group_title(point: CollectivePoint) -> str:
+    """Return the words for a collective and its group."""
+    nodes = "" if point.ranks == point.ranks_per_node else f", {point.ranks_per_node} a node"
+    return f"{point.collective} over {point.ranks} ranks{nodes}"
+
+
+def _own_transfers(profile: "Profile") -> dict[tuple[str, int, int, int], float]:
+    """Return the times of a calibration's exchanges by name, group and size."""
     from costmodel.calibrated_points import TransferPoint
+    from costmodel.collectives import UNEVEN
 
     return {
-        (point.collective, point.ranks, point.total_bytes): point.us
+        (
+            point.collective if point.parts == "even" else UNEVEN,
+            point.ranks,
+            point.ranks_per_node,
+            point.total_bytes,
+        ): point.us
         for point in profile.points
-        if isinstance(point, TransferPoint)
-        and point.parts == "even"
-        and point.ranks == point.ranks_per_node
+        if isinstance(point, TransferPoint) and point.parts != "empty"
     }
 
 

@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flashcp_cli.hardware_curves import group_title
 from flashcp_cli.report.library import draw
 from groundwork.atomic import replace_whole
 
@@ -28,6 +29,8 @@ _STYLE = """
 figcaption { color: #1b1f24; font-weight: 600; font-size: .9rem; }
 table { margin: .5rem 0; }
 th { text-align: left; padding: .4rem .6rem; }
+td:last-child { min-width: 0; }
+td.reason { white-space: normal; }
 .weak td { color: var(--bad); }
 """
 
@@ -44,9 +47,10 @@ def save_page(
     for kind in dict.fromkeys((call.direction, call.head_dim) for call in calls):
         chosen = [call for call in calls if (call.direction, call.head_dim) == kind]
         plots.append((f"Measured calls, {kind[0]}, head size {kind[1]}", _calls(chosen)))
-    for name in dict.fromkeys(point.collective for point in collectives):
-        points = [point for point in collectives if point.collective == name]
-        plots.append((f"{name} over {points[0].ranks} ranks", _sizes(points)))
+    plots += [
+        (title, _sizes([point for point in collectives if group_title(point) == title]))
+        for title in dict.fromkeys(map(group_title, collectives))
+    ]
     css = (Path(__file__).parent / "report" / "page.css").read_text(encoding="utf-8")
     text = _page(profile, plots, css + _STYLE)
     with replace_whole(path) as temporary:

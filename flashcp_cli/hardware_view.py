@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from flashcp_cli.hardware_curves import HEAD_DIM, KV_HEADS, Q_HEADS
+from flashcp_cli.hardware_curves import HEAD_DIM, KV_HEADS, Q_HEADS, group_title
 from flashcp_cli.terminal import terminal
 
 if TYPE_CHECKING:
@@ -100,11 +100,11 @@ def print_profile(
         title = f"Measured calls, {kind[0]}, head size {kind[1]}: medians by their size"
         console.print(Text(title, style="bold"))
         console.print(_calls(chosen))
-    for name in dict.fromkeys(point.collective for point in collectives):
-        points = [point for point in collectives if point.collective == name]
-        rate = "sent" if name == "send_recv" else "bus bandwidth"
-        title = f"{name} over {points[0].ranks} ranks, {rate} over S"
-        console.print(Text(title, style="bold"))
+    for title in dict.fromkeys(map(group_title, collectives)):
+        points = [point for point in collectives if group_title(point) == title]
+        sent = points[0].collective in ("send_recv", "all_to_all_v")
+        rate = "sent" if sent else "bus bandwidth"
+        console.print(Text(f"{title}, {rate} over S", style="bold"))
         console.print(_collective(points))
 
 
@@ -185,8 +185,11 @@ def _fits(profile: "Profile") -> Table:
 
 
 def _curves(profile: "Profile") -> Table:
-    table = _table("collective")
-    headings = ("ranks", "alpha\nus", "beta\nus/MB", "gamma\nus/√MB", "points", "S from", "to")
+    table = _table()
+    table.add_column("collective", no_wrap=True, min_width=14)
+    across = any(curve.ranks != curve.ranks_per_node for curve in profile.collectives.curves)
+    ranks = "ranks\n(a node)" if across else "ranks"
+    headings = (ranks, "alpha\nus", "beta\nus/MB", "gamma\nus/√MB", "sizes", "S")
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("source", no_wrap=True)
@@ -195,13 +198,12 @@ def _curves(profile: "Profile") -> Table:
             curve.collective,
             str(curve.ranks)
             if curve.ranks_per_node == curve.ranks
-            else f"{curve.ranks}, {curve.ranks_per_node} a node",
+            else f"{curve.ranks} ({curve.ranks_per_node})",
             f"{curve.alpha_us:.2f}",
             f"{curve.beta_us_per_byte * 2**20:.4g}",
             f"{curve.gamma_us_per_root_byte * 2**10:.2f}",
             str(len(curve.sizes_bytes)),
-            _bytes(curve.sizes_bytes[0]),
-            _bytes(curve.sizes_bytes[-1]),
+            f"{_bytes(curve.sizes_bytes[0])}-{_bytes(curve.sizes_bytes[-1])}",
             _source(profile.collectives.source.label),
         )
     return table

@@ -3,6 +3,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from costmodel import load_profile
 from costmodel.calibrated import calibrated_profile
+from costmodel.calibrated_points import TransferPoint
 from costmodel.profile_file import bundled_profiles, profile_text, write_profile
 from tests.costmodel.calibration_points import all_points, conditions
 
@@ -117,6 +119,34 @@ def test_show_draws_a_calibrations_points_over_its_fit_within_80_columns(calibra
         assert call["model_us"] == pytest.approx(call["measured_us"], rel=0.15)
     sizes = [p for p in shown["collective_curves"] if p["collective"] == "all_gather"]
     assert all(point["measured_us"] is not None for point in sizes)
+
+
+def test_uneven_parts_and_groups_across_nodes_are_drawn_as_well(tmp_path: Path) -> None:
+    across = [
+        replace(point, ranks=4, ranks_per_node=2, us=2 * point.us)
+        for point in all_points()
+        if isinstance(point, TransferPoint)
+    ]
+    made = calibrated_profile(
+        "two", conditions(), [*all_points(), *across], load_profile("h100-sxm")
+    )
+    path = tmp_path / "two.json"
+    write_profile(made, path)
+    output = printed("hardware", "show", str(path))
+    titles = [
+        f"{name} over {group}, {rate} over S"
+        for group in ("2 ranks", "4 ranks, 2 a node")
+        for name, rate in (("all_to_all_v", "sent"), ("all_gather", "bus bandwidth"))
+    ]
+    for words in (*titles, "4 (2)", "reduce_scatter "):
+        assert words in output
+    assert max(map(len, output.splitlines())) <= 80
+    assert "…" not in output
+    curves = printed_json("hardware", "show", str(path))["collective_curves"]
+    assert all(point["measured_us"] is not None for point in curves)
+    assert {(p["ranks"], p["ranks_per_node"]) for p in curves} == {(2, 2), (4, 2)}
+    printed("hardware", "show", str(path), "--html", str(tmp_path / "page.html"))
+    assert "all_to_all_v over 4 ranks, 2 a node" in (tmp_path / "page.html").read_text()
 
 
 def test_html_is_one_page_that_needs_nothing_else(calibrated: Path, tmp_path: Path) -> None:
