@@ -6,8 +6,8 @@ travel, in float32 where they are summed, and the float32 dQ that flash kernels 
 the plan overlaps, the second log-sum-exp and dQ of the rows that wait (forward has their second
 output, but no gradients). Weights, other layers and the allocator's slack are not in it, nor what
 a kernel's backward holds for itself where query heads share KV heads: of the keys of one call
-flash-attn 2 and torch keep dK and dV of every query head (2 Hq D elements a key), flash-attn 3 those
-of every KV head in float32.
+flash-attn 2 and torch keep dK and dV of every query head (2 Hq D elements a key), flash-attn 3
+those of every KV head in float32.
 """
 
 from typing import TYPE_CHECKING
