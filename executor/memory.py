@@ -4,10 +4,10 @@ Counted from the same routes that the run uses, at its fullest moment, the backw
 output and their gradients, the joined keys kept from forward and their gradients, those that
 travel, in float32 where they are summed, and the float32 dQ that flash kernels accumulate; where
 the plan overlaps, the second log-sum-exp and dQ of the rows that wait (forward has their second
-output, but no gradients). Weights, other layers and the allocator's slack are not in it, nor what
-a kernel's backward holds for itself where query heads share KV heads: of the keys of one call
-flash-attn 2 and torch keep dK and dV of every query head (2 Hq D elements a key), flash-attn 3
-those of every KV head in float32.
+output, but no gradients). Where query heads share KV heads, a kernel's backward in half precision
+holds dK and dV of every query head before it adds them up, as flash-attn 2 and torch do
+(flash-attn 3 holds those of every KV head in float32: less beyond two query heads a KV head).
+Weights, other layers and the allocator's slack are not in it. Not held against a GPU yet.
 """
 
 from typing import TYPE_CHECKING
@@ -37,38 +37,52 @@ def memory_bytes(plan: "Plan", model: "ModelShape") -> NDArray[np.int64]:
     q_bytes = model.q_heads * model.head_dim * model.dtype_bytes
     kv_bytes = model.kv_bytes_per_token
     wide = max(4 // model.dtype_bytes, 1)
+    shared = model.q_heads > model.kv_heads and model.dtype_bytes < _FLOAT32_BYTES
+    scratch = 2 * q_bytes if shared else 0  # of a key in a kernel's backward
     tokens = plan.rank_tokens.astype(np.int64)
     # q, out, dout and dq; k, v, dk and dv; the log-sum-exp; dQ as kernels accumulate it.
     bytes_ = tokens * (4 * q_bytes + 2 * kv_bytes + 4 * model.q_heads + wide * q_bytes)
     if plan.exchange is Exchange.RING:
         # KV held and coming, dKV held, coming and this step's; the output merged in float32.
         most = placed.most_tokens
-        return bytes_ + most * kv_bytes * (2 + 2 * wide + 1) + tokens * wide * q_bytes
+        passed = most * (kv_bytes * (2 + 2 * wide + 1) + scratch)
+        return bytes_ + passed + tokens * wide * q_bytes
     if splits_calls(plan):
         bytes_ += plan.waiting_tokens[1] * (q_bytes + 4 * model.q_heads)
     count = _landed if plan.exchange in _LANDS or padded_rows(placed) == 0 else _gathered
-    rows = np.array([count(placed, rank, wide) for rank in range(plan.cp)], dtype=np.int64)
-    return bytes_ + rows * kv_bytes
+    for rank in range(plan.cp):
+        rows, keys = count(placed, rank, wide)
+        own = calls(placed, rank).in_place
+        # The waiting call's backward comes first, when nothing has come home yet.
+        waiting_bytes = keys * (2 * kv_bytes + scratch)
+        bytes_[rank] += max(rows * kv_bytes + own * scratch, waiting_bytes)
+    return bytes_
 
 
+_FLOAT32_BYTES = 4
 _LANDS = (Exchange.ALL_TO_ALL_NEEDED, Exchange.ALL_TO_ALL_TWO_LEVEL)
 
 
-def _landed(placed: Placement, rank: int, wide: int) -> int:
-    """Return rows of KV's size beside k, v and their gradients where keys land in place."""
+def _landed(placed: Placement, rank: int, wide: int) -> tuple[int, int]:
+    """Return rows of KV's size beside k, v and their gradients where keys land in place, and keys.
+
+    Keys are the waiting call's.
+    """
     found = landing(placed, rank)
     back = sum(m.stop - m.start for hop in found.hops for m in hop.sends)
     passed = sum(m.stop - m.start for m in found.hops[0].recvs) if len(found.hops) > 1 else 0
     # The landing and its keys' gradients; what comes back, and its sums in float32, K's or V's at a
     # time; what is passed on, likewise.
-    return 2 * found.keys + found.transit + back + (back + 1) // 2 * wide + passed * (1 + wide)
+    rows = 2 * found.keys + found.transit + back + (back + 1) // 2 * wide + passed * (1 + wide)
+    return rows, found.keys
 
 
-def _gathered(placed: Placement, rank: int, wide: int) -> int:
-    """Return rows of KV's size beside k, v and their gradients where keys are gathered."""
+def _gathered(placed: Placement, rank: int, wide: int) -> tuple[int, int]:
+    """Return the same where keys are gathered."""
     found = route(placed, rank, calls(placed, rank))
     received = placed.plan.cp * found.padded
     # Joined keys and their gradients; own gradients in float32; and either the buffer's in float32,
     # K's or V's at a time, or what of them travels and returns.
     buffer = (received + len(found.own)) * wide
-    return 2 * len(found.join) + len(found.own) * wide + max(buffer, 2 * received)
+    keys = len(found.join)
+    return 2 * keys + len(found.own) * wide + max(buffer, 2 * received), keys

@@ -219,6 +219,17 @@ def test_estimated_memory_is_near_what_tensors_take(name):
     assert 0.6 * estimate <= live.most <= 1.1 * estimate, live.most / estimate
 
 
+@pytest.mark.parametrize("kv_heads", [2, 8])
+def test_a_backward_of_shared_heads_holds_gradients_of_every_query_head(kv_heads):
+    """One rank, 1,000 tokens: nothing travels, so the difference is the kernel's own."""
+    plan = make_plan(np.array([1000], dtype=np.int32), 1, "flashcp")
+    model = ModelShape(name="m", q_heads=8, kv_heads=kv_heads, head_dim=64)
+    q_bytes, kv_bytes = 8 * 64 * 2, 2 * kv_heads * 64 * 2
+    tensors = 4 * q_bytes + 2 * kv_bytes + 4 * 8 + 2 * q_bytes
+    held = 2 * q_bytes if kv_heads < 8 else 0
+    assert memory_bytes(plan, model).tolist() == [1000 * (tensors + held)]
+
+
 def test_a_plan_that_runs_out_of_memory_is_left_out_with_the_figure(setting, monkeypatch):
     from executor import emulated
 
