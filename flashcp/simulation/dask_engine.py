@@ -8,6 +8,7 @@ are the same as on one machine and come back as they end, so the results are the
 hold Python's lock.
 """
 
+import logging
 from collections.abc import Iterable, Iterator
 from importlib import import_module
 from importlib.metadata import version
@@ -48,6 +49,8 @@ class DaskEngine:
             ChildProcessError: a block's workers were killed again and again.
         """
         distributed: Any = import_module("distributed")  # an optional extra
+        # It logs tracebacks of what it raises, too; what users need is in the exceptions.
+        logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
         client = self._connect(distributed)
         try:
             # A task rather than scattered data: what a dead worker held is then made again.

@@ -11,6 +11,7 @@ import json
 import shutil
 from collections.abc import Iterable
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from flashcp.simulation.sweep import AXES, Configuration, Sweep
 from groundwork.atomic import replace_whole
 
 _FORMAT = "flashcp-simulation"
-_VERSION = 2  # 1 had no traffic across nodes
+_VERSION = 3  # 1 had no traffic across nodes; in 2 waiting could pass for exchange
 _KEY = b"flashcp"
 
 
@@ -43,7 +44,12 @@ class Store:
         self.path = path
         self.folder = path.with_name(f"{path.name}.partial")
         self.sweep = sweep
-        self._identity = {"format": _FORMAT, "version": _VERSION, "sweep": sweep.to_json()}
+        self._identity = {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "flashcp": version("flashcp"),  # another may plan and predict otherwise
+            "sweep": sweep.to_json(),
+        }
         self.complete = path.exists()
         if self.complete:
             self._compare(_identity_of(path), str(path))
@@ -105,6 +111,12 @@ class Store:
             raise PlanError(
                 f"{where} has format version {found.get('version')}, not {_VERSION}; take another "
                 "--out"
+            )
+        release = self._identity["flashcp"]
+        if found.get("flashcp") != release:
+            raise PlanError(
+                f"{where} is by flashcp {found.get('flashcp')}, this is {release}; take another "
+                "--out or remove it"
             )
         theirs, ours = found["sweep"], self._identity["sweep"]
         assert isinstance(ours, dict)  # noqa: S101 - for the type checker

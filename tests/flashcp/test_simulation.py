@@ -134,6 +134,16 @@ def test_results_of_other_settings_are_left_alone(tmp_path, finished):
         simulate(sweep(cp=[8]), out, engine=LocalEngine(1))
 
 
+def test_results_of_another_release_are_left_alone(tmp_path, monkeypatch):
+    out = tmp_path / "rows.parquet"
+    simulate(sweep(), out, engine=LocalEngine(1))
+    monkeypatch.setattr("flashcp.simulation.results.version", lambda _: "99.0")
+    with pytest.raises(
+        PlanError, match=r"is by flashcp [\d.]+\w*, this is 99\.0; take another --out"
+    ):
+        simulate(sweep(), out, engine=LocalEngine(1))
+
+
 def test_a_file_that_is_no_result_is_left_alone(tmp_path):
     out = tmp_path / "notes.txt"
     out.write_text("mine")

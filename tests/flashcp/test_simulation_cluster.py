@@ -1,10 +1,12 @@
 """A sweep on a Dask cluster gives the same bytes as on one machine, killed workers or not."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import pytest
 
@@ -33,6 +35,12 @@ SWEEP = Sweep(
 
 @pytest.fixture(scope="module")
 def cluster():
+    with started() as found:
+        yield found
+
+
+@contextmanager
+def started():
     """A scheduler and two workers as a user would start them, each a process of its own."""
     dask = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
     processes = []
@@ -61,10 +69,32 @@ def cluster():
     workers = [worker(), worker()]
     with distributed.Client(address, set_as_default=False) as client:
         client.wait_for_workers(2, timeout=60)
-    yield address, workers
-    for process in processes:
-        process.kill()
-        process.communicate()
+    try:
+        yield address, workers, scheduler
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+ORPHAN = """
+import os, signal, sys
+from flashcp.simulation import dask_engine, run
+from tests.flashcp.test_simulation_cluster import SWEEP
+
+dask_engine._TIMEOUT_S = 2
+killed = []
+
+def advance(packs):
+    if not killed:
+        killed.append(os.kill(int(sys.argv[2]), signal.SIGKILL))
+
+try:
+    engine = dask_engine.DaskEngine(sys.argv[1])
+    run.simulate(SWEEP, run.Path(sys.argv[3]), engine=engine, begin=lambda done, all: advance)
+except OSError as error:
+    sys.exit(str(error))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +110,7 @@ def test_a_cluster_gives_the_same_bytes(cluster, alone, tmp_path):
 
 
 def test_a_worker_killed_half_way_changes_nothing(cluster, alone, tmp_path):
-    address, workers = cluster
+    address, workers, _ = cluster
     killed = []
 
     def advance(_packs):
@@ -93,6 +123,19 @@ def test_a_worker_killed_half_way_changes_nothing(cluster, alone, tmp_path):
     assert workers[0].wait(10) == -signal.SIGKILL
     assert killed
     assert (tmp_path / "rows.parquet").read_bytes() == alone
+
+
+def test_a_cluster_that_goes_away_is_one_line_and_costs_nothing(tmp_path):
+    out = tmp_path / "rows.parquet"
+    with started() as (address, _, scheduler):
+        done = subprocess.run(
+            [sys.executable, "-c", ORPHAN, address, str(scheduler.pid), str(out)],
+            capture_output=True, text=True, timeout=90, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    told = r"the cluster at \S+ went away; what was computed is kept: run again to go on"
+    assert re.fullmatch(rf".*rows\.parquet: {told}\n", done.stderr)
+    assert list(tmp_path.rglob("0*.parquet"))
 
 
 def test_no_scheduler_is_one_line(monkeypatch, tmp_path):
