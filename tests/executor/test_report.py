@@ -10,6 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from costmodel.calibrated_prior import cpu_prior
 from costmodel.model_shape import ModelShape
 from costmodel.profile_file import load_profile
 from executor import RunError, memory_bytes, prepare, shard, worker
@@ -53,6 +54,21 @@ def test_an_emulated_run_says_so_and_takes_its_exchange_from_the_profile(results
         entries = predict(plan, setting).timeline.entries
         assumed = sum(float((e.end_us - e.start_us).max()) for e in entries if e.kind == "exchange")
         assert results["plans"][name][0]["exchange_us"] == pytest.approx(assumed)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_emulated_ranks_have_the_threads_of_the_profiles_ranks(setting, monkeypatch, threads):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("executor.device.visible_devices", lambda _: 2)
+    monkeypatch.setattr("executor.emulated.visible_devices", lambda _: 2)
+    before = torch.get_num_threads()
+    cpu = replace(setting, profile=replace(setting.profile, attention=cpu_prior(threads)))
+    try:
+        results = emulate_job(make_job(("per-doc",), repetitions=1), cpu)
+        assert results["environment"]["threads"] == threads
+        assert torch.get_num_threads() == 2  # all cores again
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_every_rank_is_measured_and_its_parts_make_up_its_total(results):
