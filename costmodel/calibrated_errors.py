@@ -118,6 +118,19 @@ def noisy_kinds(points: Sequence[Point]) -> dict[str, float]:
     return shares
 
 
+def held_up(profile: Profile) -> dict[str, int]:
+    """Return how many attention calls and exchanges the fit left out as held up, where any."""
+    calls = sum(fit.sampled.count for fit in profile.attention.fits if fit.sampled is not None)
+    sizes = sum(len(curve.sizes_bytes) for curve in profile.collectives.curves)
+    exchanges = [p for p in of(profile.points, TransferPoint) if p.parts != "empty"]
+    left_out = {
+        "attention call": len(of(profile.points, AttentionPoint)) - calls,
+        # Without any, the curves are another machine's.
+        "exchange": len(exchanges) - sizes if exchanges else 0,
+    }
+    return {name: count for name, count in left_out.items() if count > 0}
+
+
 def fold_of(count: int) -> NDArray[np.int64]:
     """Return the fifth that each of `count` points is dealt to."""
     folds = np.empty(count, np.int64)

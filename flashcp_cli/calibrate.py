@@ -1,5 +1,6 @@
 """`flashcp calibrate`: measure this machine, write its profile, and say how far to trust it."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +78,7 @@ def calibrate(quick: bool, out: Path, name: str | None, as_json: bool, **options
     if results is None:
         return  # rank 0 of torchrun's writes and reports for all
     profile = _profile(name or out.stem, request, results)
-    from costmodel.calibrated_errors import noisy_kinds, weak_regions
+    from costmodel.calibrated_errors import held_up, noisy_kinds, weak_regions
     from costmodel.profile_file import write_profile
 
     write_profile(profile, out)
@@ -92,6 +93,7 @@ def calibrate(quick: bool, out: Path, name: str | None, as_json: bool, **options
                 "points": len(profile.points),
                 "planned": results["planned"],
                 "resumed": results["resumed"],
+                "held_up": held_up(profile),
                 "noisy": noisy,
                 "weak": weak,
             }
@@ -121,8 +123,6 @@ def _request(
 ) -> "Request":
     """Return what to measure, having checked what can be checked before."""
     _require_torch()
-    import os
-
     from executor.calibration.attention import DTYPES
     from executor.calibration.request import EFFORTS, Request
     from executor.calibration.session import in_torchrun
@@ -191,7 +191,7 @@ def _measure(request: "Request") -> dict[str, Any] | None:
     except RunError as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
-        if request.store.exists():
+        if request.store.exists() and os.environ.get("RANK", "0") == "0":
             click.echo(
                 f"\nflashcp: what was measured is kept in {request.store};"
                 " the same command goes on from there",

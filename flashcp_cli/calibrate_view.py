@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from costmodel.calibrated_errors import WEAK_ERROR
+from costmodel.calibrated_errors import WEAK_ERROR, held_up
 from flashcp_cli.terminal import terminal
 
 if TYPE_CHECKING:
@@ -75,6 +75,9 @@ def print_calibration(
             style="yellow",
             soft_wrap=True,
         )
+    if outliers := held_up(profile):
+        words = " and ".join(f"{n} {name}{'s' if n > 1 else ''}" for name, n in outliers.items())
+        console.print(f"Held up, and left out of the fit: {words}", style="yellow")
     if p.held_out:
         console.print(Text("Errors on points left out of the fit", style="bold"))
         console.print(_errors(profile))

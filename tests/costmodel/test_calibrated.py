@@ -12,7 +12,7 @@ from costmodel import attention_kernel as kernel
 from costmodel.attention import CPU_KERNEL, DIRECTIONS
 from costmodel.attention_calls import MeasuredCall
 from costmodel.calibrated import base_for, calibrated_profile, fit_points, fit_transfers
-from costmodel.calibrated_errors import held_out, noisy_kinds, weak_regions
+from costmodel.calibrated_errors import held_out, held_up, noisy_kinds, weak_regions
 from costmodel.calibrated_network import measured_network
 from costmodel.calibrated_points import point_from_json, point_to_json
 from costmodel.calibrated_prior import cpu_prior
@@ -234,6 +234,16 @@ def test_what_too_few_points_tell_nothing_of_is_called_unknown(points):
         f"unknown: {what}: the 4 points that there was time for are too few to leave some out; "
         "end what else runs, or flashcp calibrate --full"
     )
+
+
+def test_outliers_that_the_fit_leaves_out_are_counted(points, profile):
+    assert held_up(profile) == {}
+    slow = list(points)
+    for kind, factor in (("attention", 4.0), ("transfer", 8.0)):
+        at = [i for i, p in enumerate(points) if p.kind == kind][3]
+        slow[at] = replace(points[at], us=factor * points[at].us)
+    made = calibrated_profile("mine", conditions(), slow, BASE)
+    assert held_up(made) == {"attention call": 1, "exchange": 1}
 
 
 def test_noise_is_counted_and_named_as_the_cause(points):
