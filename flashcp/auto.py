@@ -64,9 +64,13 @@ def auto_plan(
     found: list[Option] = []
     for weights in _weights(checked, cp, per_node, setting):
         placement = find_placement(checked, cp, weights, effort, others=whole)
-        found.extend(options(gather_on_nodes(placement, cp, per_node), checked, cp, setting))
+        seatings = [gather_on_nodes(placement, cp, per_node)]
+        if per_node < cp:
+            # What crosses in all may fall and the busiest rank's share of it rise: as it is, too.
+            seatings.append(placement)
         if 1 < per_node < cp:
-            seated = gather_on_nodes(placement, cp, per_node, two_level=True)
+            seatings.append(gather_on_nodes(placement, cp, per_node, two_level=True))
+        for seated in seatings:
             found.extend(options(seated, checked, cp, setting))
     others_us = np.inf  # the fastest other strategy, run its own way
     for rule in STRATEGIES.values():
