@@ -65,7 +65,7 @@ def auto_plan(
     for weights in _weights(checked, cp, per_node, setting):
         placement = find_placement(checked, cp, weights, effort, others=whole)
         seatings = [gather_on_nodes(placement, cp, per_node)]
-        if per_node < cp:
+        if per_node < cp <= _MOST_RANKS_TWICE:
             # What crosses in all may fall and the busiest rank's share of it rise: as it is, too.
             seatings.append(placement)
         if 1 < per_node < cp:
