@@ -45,6 +45,22 @@ def lower_bound_us(lengths: NDArray[np.int32], cp: int, setting: "Setting") -> f
     return min(pack.joined_us(), pack.ring_us())
 
 
+def attention_bound_us(lengths: NDArray[np.int32], cp: int, setting: "Setting") -> float:
+    """Return the part of the bound that is attention, as if no document had to be cut.
+
+    Rings, which may fill tiles better, can be below it; none was seen to be.
+
+    Args:
+        lengths: tokens of each packed document, [documents].
+        cp: CP degree.
+        setting: hardware and model shape.
+
+    Returns:
+        Microseconds.
+    """
+    return _Pack(lengths, cp, setting).attention_us(tiles_shared=False)
+
+
 class _Pack:
     """What every plan of one pack must do."""
 
@@ -58,7 +74,7 @@ class _Pack:
 
     def joined_us(self) -> float:
         """Return the bound of plans that join what shards attend to."""
-        attention_us = self._attention_us(tiles_shared=False)
+        attention_us = self.attention_us(tiles_shared=False)
         if self.waiting == 0:
             return attention_us
         exchange_us = self._exchange_us()
@@ -67,7 +83,7 @@ class _Pack:
 
     def ring_us(self) -> float:
         """Return the bound of rings: N - 1 transfers each way, each beside a step's attention."""
-        attention_us = self._attention_us(tiles_shared=True)
+        attention_us = self.attention_us(tiles_shared=True)
         if self.cp == 1:
             return attention_us
         model, profile = self.setting.model, self.setting.profile
@@ -80,7 +96,8 @@ class _Pack:
         )
         return max(transfers_us, attention_us + transfers_us * self.lost)
 
-    def _attention_us(self, *, tiles_shared: bool) -> float:
+    def attention_us(self, *, tiles_shared: bool) -> float:
+        """Return the mean rank's attention, both ways; see `kernel.lower_bound_us`."""
         return _CALLS_A_RANK * sum(
             kernel.lower_bound_us(
                 self.tokens,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from flashcp.bounds import lower_bound_us
+from flashcp.bounds import attention_bound_us
 from flashcp.exchange import Exchange
 from flashcp.measures import measure
 from flashcp.parts import predict_parts
@@ -76,7 +76,7 @@ class Job:
         cp, setting, what_if = self.cells[cell]
         rows = np.empty((len(packs), len(self.strategies), len(COLUMNS)))
         for i, lengths in enumerate(packs):
-            bound_us = lower_bound_us(lengths, cp, setting)
+            bound_us = attention_bound_us(lengths, cp, setting)
             for s, strategy in enumerate(self.strategies):
                 made = switched_plan(lengths, cp, strategy, setting, what_if, self.plan_effort)
                 values = {

@@ -78,7 +78,8 @@ class DaskEngine:
             raise ChildProcessError(
                 "workers of the cluster were killed again and again, perhaps for want of memory"
             ) from error
-        except distributed.CancelledError as error:
+        # Whichever of its threads notices first: the futures, or what is just being said.
+        except (distributed.CancelledError, distributed.comm.CommClosedError) as error:
             raise ChildProcessError(f"the cluster at {self.address} went away") from error
         finally:
             client.close()

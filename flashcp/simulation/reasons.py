@@ -2,7 +2,7 @@
 
 A plan's mean time is the sum of five parts, exactly:
 
-    bound       the least that any plan of the pack takes (`flashcp.bounds`)
+    bound       the least attention of any plan of the pack (`flashcp.bounds`)
     imbalance   what the most loaded rank has above the mean, at the bound's rate
     kernels     the rest of attention: partial tiles, waves, launches, masks of a ring's rectangles
     exchange    what no kernel hides

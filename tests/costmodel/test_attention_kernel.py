@@ -176,18 +176,22 @@ def test_where_keys_are_split_time_falls_by_less_than_a_third_as_the_splitting_e
     more=st.integers(1, 300),
     parameters=parameter_rows(splits=False),
 )
-def test_more_queries_of_the_same_keys_save_at_most_a_key_tile_a_query_tile(
+def test_more_queries_of_the_same_keys_save_at_most_a_query_tiles_width_each(
     k_len, share, more, parameters
 ):
-    # Tiles are cut from the first query on, so a shard that begins earlier may end its tiles before
-    # a key tile's edge instead of behind it.
+    # Tiles are cut from the first query on, so a shard that begins earlier may end each of them up
+    # to a query tile earlier, before a key tile's edge instead of behind it; where query tiles are
+    # wider than key tiles, before two.
     q_len = max(1, int(k_len * share))
     wider = min(k_len, q_len + more)
     before = kernel.segment_features(q_len, k_len, parameters)
     after = kernel.segment_features(wider, k_len, parameters)
     query_tiles = before[3] if parameters[kernel.KEY_OUTER] else before[0]
     assert after[0] >= before[0]
-    assert after[1] >= before[1] - query_tiles
+    edges = np.ceil(
+        parameters[kernel.TILE_Q] / parameters[kernel.PACKED] / parameters[kernel.TILE_K]
+    )
+    assert after[1] >= before[1] - query_tiles * edges
 
 
 @no_deadline
