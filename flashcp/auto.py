@@ -17,12 +17,13 @@ from costmodel import attention_kernel as kernel
 from costmodel.attention import DIRECTIONS
 from flashcp.errors import PlanError
 from flashcp.exchange import Exchange, across_uniform
+from flashcp.exchange_times import ring_transfers_us
 from flashcp.parts import predict_parts
 from flashcp.plans import Plan
 from flashcp.search.evaluate import Option, options
 from flashcp.search.nodes import gather_on_nodes
 from flashcp.search.placement import find_placement
-from flashcp.search.weights import search_weights
+from flashcp.search.weights import TILE, TILE_US, search_weights
 from flashcp.strategies import AUTO, FLASHCP, STRATEGIES, check_cp, check_lengths
 from flashcp.strategies._shards import columns
 
@@ -62,7 +63,8 @@ def auto_plan(
     per_node = setting.profile.network.per_node(cp, setting.ranks_per_node)
     whole = STRATEGIES[FLASHCP].shards(checked, cp)  # where the search starts too; made once
     found: list[Option] = []
-    for weights in _weights(checked, cp, per_node, setting):
+    searched_by = _weights(checked, cp, per_node, setting)
+    for weights in searched_by:
         placement = find_placement(checked, cp, weights, effort, others=whole)
         seatings = [gather_on_nodes(placement, cp, per_node)]
         if per_node < cp <= _MOST_RANKS_TWICE:
@@ -72,11 +74,12 @@ def auto_plan(
             seatings.append(gather_on_nodes(placement, cp, per_node, two_level=True))
         for seated in seatings:
             found.extend(options(seated, checked, cp, setting))
+    pair_us = float(searched_by[0][TILE_US]) / TILE**2
     others_us = np.inf  # the fastest other strategy, run its own way
     for rule in STRATEGIES.values():
         limit = _TOLERANCE * min(option.total_us for option in found)
         if rule.exchange is Exchange.RING:
-            candidates = _ring(rule, checked, cp, setting, limit)
+            candidates = _ring(rule, checked, cp, setting, limit, pair_us)
         elif _fewest_us(rule, checked, cp, setting) <= limit:
             rows = whole if rule.name == FLASHCP else rule.shards(checked, cp)
             candidates = options(rows, checked, cp, setting, limit_us=limit)
@@ -127,44 +130,32 @@ def _fewest_us(
 
 
 def _ring(
-    rule: "Strategy", lengths: "NDArray[np.int32]", cp: int, setting: "Setting", limit_us: float
+    rule: "Strategy",
+    lengths: "NDArray[np.int32]",
+    cp: int,
+    setting: "Setting",
+    limit_us: float,
+    pair_us: float,
 ) -> list[Option]:
     """Predict a ring strategy where it could be within `limit_us`.
 
-    Its steps are one after another, each at least as long as its transfer; backward passes on KV
-    and, in float32, dKV. And some rank attends to all of its pairs.
+    Its steps are one after another, each at least as long as its transfer. And some rank attends to
+    all of its pairs, of which each takes at least `pair_us`.
     """
     tokens = int(lengths.sum(dtype=np.int64))
     moved = float(tokens) * (cp - 1) / cp
-    if cp > 1:
-        kv_bytes = float(-(-tokens // cp) * setting.model.kv_bytes_per_token)
-        fewest_us = 0.0
-        for share in (1.0, 1.0 + 4 / setting.model.dtype_bytes):
-            step = setting.profile.collective_us(
-                "send_recv", kv_bytes * share, cp, ranks_per_node=setting.ranks_per_node
-            )
-            fewest_us += (cp - 1) * step.us
-        if fewest_us > limit_us:
-            return []
+    largest = -(-tokens // cp)
+    if ring_transfers_us(largest, cp, setting) > limit_us:
+        return []
     rows = rule.shards(lengths, cp)
     option = Option(rows, Exchange.RING, False, np.inf, moved)
     plan = _plan(lengths, cp, option, rule.name)
-    if float(plan.rank_work.max()) * _pair_us(setting) > limit_us:
+    if float(plan.rank_work.max()) * pair_us > limit_us:
         return []
     total = predict_parts(plan, setting).total_us
     per_node = setting.profile.network.per_node(cp, setting.ranks_per_node)
-    across, _ = across_uniform(Exchange.RING, -(-tokens // cp), cp, per_node)
+    across, _ = across_uniform(Exchange.RING, largest, cp, per_node)
     return [Option(rows, Exchange.RING, False, total, moved, across)]
-
-
-def _pair_us(setting: "Setting") -> float:
-    """Return what a query-key pair takes at least, all heads, forward and backward."""
-    pair_us = 0.0
-    for direction in DIRECTIONS:
-        p = setting.attention_parameters(direction)
-        tile = p[kernel.TILE_Q] * p[kernel.TILE_K] * p[kernel.SMS]
-        pair_us += float(p[kernel.KV_TILE_US] * p[kernel.Q_HEADS] / tile)
-    return pair_us
 
 
 def _plan(lengths: "NDArray[np.int32]", cp: int, option: Option, strategy: str) -> Plan:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from costmodel import attention_kernel as kernel
 from costmodel.attention import DIRECTIONS
+from flashcp.exchange_times import ring_transfers_us
 from flashcp.plan_costs import merged_bytes
 from flashcp.traffic_bound import least_traffic_tokens
 
@@ -83,17 +84,8 @@ class _Pack:
 
     def ring_us(self) -> float:
         """Return the bound of rings: N - 1 transfers each way, each beside a step's attention."""
+        transfers_us = ring_transfers_us(self.share, self.cp, self.setting)
         attention_us = self.attention_us(tiles_shared=True)
-        if self.cp == 1:
-            return attention_us
-        model, profile = self.setting.model, self.setting.profile
-        kv_bytes = float(self.share * model.kv_bytes_per_token)
-        transfers_us = (self.cp - 1) * sum(
-            profile.collective_us(
-                "send_recv", kv_bytes * share, self.cp, ranks_per_node=self.setting.ranks_per_node
-            ).us
-            for share in (1.0, 1.0 + 4 / model.dtype_bytes)
-        )
         return max(transfers_us, attention_us + transfers_us * self.lost)
 
     def attention_us(self, *, tiles_shared: bool) -> float:

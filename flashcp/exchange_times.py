@@ -5,7 +5,8 @@ traffic inside its node runs beside what the busiest on the network sends across
 `topology`). Two levels follow one another: across nodes along the rails, then inside, from where
 it landed; backward each rank adds up its node's gradients between the two, in float32. They pay
 where one token is needed by several ranks of another node, as of documents cut over many; of a
-document cut between two ranks one level sends as little and ends sooner.
+document cut between two ranks one level sends as little and ends sooner. And the least that a
+ring's transfers take, whatever it attends to beside them.
 """
 
 from dataclasses import dataclass
@@ -98,3 +99,23 @@ def two_level_exchange(
     return TwoLevels(
         across, profile.copies.us_array(summed * kv_bytes, np.zeros(cp), "in-place"), inside
     )
+
+
+def ring_transfers_us(largest_tokens: int, cp: int, setting: "Setting") -> float:
+    """Return the time of a ring's N - 1 transfers each way, one after the other.
+
+    Backward passes on KV and, in float32, dKV.
+
+    Args:
+        largest_tokens: the most that any rank holds.
+        cp: ranks; one passes nothing on.
+        setting: hardware and model shape.
+    """
+    kv_bytes = float(largest_tokens * setting.model.kv_bytes_per_token)
+    steps_us = 0.0
+    for share in (1.0, 1.0 + 4 / setting.model.dtype_bytes):
+        step = setting.profile.collective_us(
+            "send_recv", kv_bytes * share, cp, ranks_per_node=setting.ranks_per_node
+        )
+        steps_us += (cp - 1) * step.us
+    return steps_us

@@ -9,7 +9,7 @@ not give to a custom operator, or have to give, is refused or missed as it would
 from types import ModuleType
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 from executor.kernels import PlainKernel, Segments
 
@@ -27,7 +27,7 @@ def module(name, **functions):
     return made
 
 
-@torch.library.custom_op("flash_releases::forward_2", mutates_args=(), device_types="cpu")
+@library.custom_op("flash_releases::forward_2", mutates_args=(), device_types="cpu")
 def forward_2(
     q: Tensor, k: Tensor, v: Tensor, cu_seqlens_q: Tensor, cu_seqlens_k: Tensor,
     max_seqlen_q: int, max_seqlen_k: int, dropout_p: float, softmax_scale: float, causal: bool,
@@ -40,7 +40,7 @@ def forward_2(
     return out, lse, q.new_empty(0), torch.empty(2, dtype=torch.int64)
 
 
-@torch.library.custom_op(
+@library.custom_op(
     "flash_releases::backward_2", mutates_args=("dq", "dk", "dv"), device_types="cpu"
 )
 def backward_2(
@@ -77,7 +77,7 @@ def first_backward_3(
     return dq, dk, dv, softmax_lse
 
 
-@torch.library.custom_op("flash_releases::forward_3", mutates_args=(), device_types="cpu")
+@library.custom_op("flash_releases::forward_3", mutates_args=(), device_types="cpu")
 def forward_3(
     q: Tensor, k: Tensor, v: Tensor, k_new: Tensor | None = None, v_new: Tensor | None = None,
     qv: Tensor | None = None, out_: Tensor | None = None, cu_seqlens_q: Tensor | None = None,
@@ -99,7 +99,7 @@ def forward_3(
     return out, lse, q.new_empty(0), q.new_empty(0)
 
 
-@torch.library.custom_op(
+@library.custom_op(
     "flash_releases::backward_3", mutates_args=("dq", "dk", "dv"), device_types="cpu"
 )
 def backward_3(
