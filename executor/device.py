@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 
 from executor.errors import RunError
+from executor.fused import find
 
 
 def default_device() -> str:
@@ -73,6 +74,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
         "cuda": torch.version.cuda,
         "nccl": ".".join(map(str, torch.cuda.nccl.version())) if gpu else None,  # type: ignore[no-untyped-call]
         "backend": dist.get_backend() if dist.is_initialized() else None,
+        "row_kernels": find(device)[1],
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "date": datetime.now(UTC).date().isoformat(),

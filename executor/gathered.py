@@ -14,6 +14,7 @@ D head size.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,7 +22,7 @@ from executor.kernels.segments import Pair
 from executor.placement import Placement
 from executor.record import Part
 from executor.routes import Route, route
-from executor.rows import Rows, Sums, add, count, rows, take, take_into, wide
+from executor.rows import Rows, Sums, count, rows, take, take_into, wide
 from executor.transfers import Collective, Pattern, Schedule, Start
 from executor.waiting import Calls
 
@@ -40,6 +41,7 @@ class Gathered:
         send: local rows to send.
         own: local rows that follow the received ones.
         join: rows of received and own ones that the waiting call reads.
+        sums: of the waiting call's gradients, by received and by own row.
         sums_home: local rows to which gradients of own and sent rows are added.
         scatters: whether gradients go home by reduce-scatter, else by all-to-all.
     """
@@ -50,6 +52,7 @@ class Gathered:
     send: Rows
     own: Rows
     join: Rows
+    sums: tuple[Sums | None, Sums | None]
     sums_home: Sums | None
     scatters: bool
 
@@ -96,17 +99,15 @@ class Gathered:
         transfers, results = [], []
         with call.record.piece(Part.COPIES, "sum dKV"):
             for x in dkv:
-                size = (received + count(self.own), *x.shape[1:])
-                gradients = torch.zeros(size, dtype=wide(x.dtype), device=x.device)
-                self.spread(gradients, x)
+                size = (received, *x.shape[1:])
+                # What stays here is never rounded.
+                own = x.new_empty((count(self.own), *size[1:]), dtype=wide(x.dtype))
+                send = (own if self.scatters else x).new_empty(size)
+                self.spread(send, own, x)
                 if self.scatters:
-                    send, own = gradients[:received], gradients[received:]
                     pattern, back = Pattern.REDUCE_SCATTER, send.new_empty((self.padded, *size[1:]))
                 else:
-                    # What stays here is never rounded; the wide rest is not needed any longer.
-                    send, own = gradients[:received].to(x.dtype), gradients[received:].clone()
                     pattern, back = Pattern.ALL_TO_ALL, torch.empty_like(send)
-                del gradients
                 transfers.append(Collective(pattern, send, back))
                 results.append((own, back))
         ticket = yield Start(transfers, name="dKV")
@@ -133,9 +134,17 @@ class Gathered:
         """Return the waiting call's keys or values out of the buffer."""
         return take(buffer, self.join)
 
-    def spread(self, gradients: Tensor, dkeys: Tensor) -> None:
-        """Add the waiting call's gradients to those of the buffer's rows, in float32."""
-        add(gradients, self.join, dkeys)
+    def spread(self, send: Tensor, own: Tensor, dkeys: Tensor) -> None:
+        """Sum the waiting call's gradients by row, in float32.
+
+        Args:
+            send: where those of received rows go, [N M, Hkv, D].
+            own: where those of own rows go, [own, Hkv, D].
+            dkeys: the gradients [J, Hkv, D].
+        """
+        for target, sums in zip((send, own), self.sums, strict=True):
+            if sums is not None:
+                sums.write(target, dkeys)
 
     def _summed(self, back: Tensor, dtype: torch.dtype) -> Tensor:
         """Return the sum of all ranks' gradients of the rows sent, this one's included."""
@@ -151,6 +160,8 @@ def fields_of(
     found: Route, placed: Placement, calls: Calls, device: torch.device, scatters: bool
 ) -> dict[str, Any]:
     """Return the attributes of `Gathered` by name."""
+    received = placed.plan.cp * found.padded
+    sent = found.join < received
     return {
         "ranks": placed.plan.cp,
         "padded": found.padded,
@@ -158,6 +169,18 @@ def fields_of(
         "send": rows(found.send, device),
         "own": rows(found.own, device),
         "join": rows(found.join, device),
-        "sums_home": Sums.of(device, found.own, found.send),
+        "sums": (
+            Sums.of(device, (found.join[sent], np.flatnonzero(sent)), every=received),
+            Sums.of(
+                device,
+                (found.join[~sent] - received, np.flatnonzero(~sent)),
+                every=len(found.own),
+            ),
+        ),
+        "sums_home": Sums.of(
+            device,
+            (found.own, np.arange(found.own.size)),
+            (found.send, np.arange(found.send.size)),
+        ),
         "scatters": scatters,
     }

@@ -26,7 +26,7 @@ from executor.kernels.segments import Pair
 from executor.landing import Hop, Landing, Message
 from executor.placement import Indices
 from executor.record import Part
-from executor.rows import Rows, Sums, add, count, put, rows, take, take_into, wide
+from executor.rows import Rows, Sums, count, move, put, rows, take_into
 from executor.transfers import Messages, Schedule, Start
 
 if TYPE_CHECKING:
@@ -39,13 +39,12 @@ class Relay:
 
     Attributes:
         rows: Y.
-        keys: which of them it attends to itself, and where its own gradients of them are.
-        returned: to which of them gradients that came back belong, and where those are.
+        sums: of its own gradients of them and of those that came back, for each of them at least
+            one; None where there is none.
     """
 
     rows: int
-    keys: tuple[Rows, Rows]
-    returned: tuple[Rows, Rows]
+    sums: Sums | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,8 +60,7 @@ class Landed:
         prefix: local rows that are also in a later own shard's prefix, and where there.
         common: where common prefixes land, and where else they are read.
         sums: of common prefixes' gradients, where they land.
-        sent: rows of what comes back that are of own tokens, S.
-        sums_home: of those and of own prefixes' gradients, local rows.
+        sums_home: of what comes back of own tokens and own prefixes' gradients, local rows.
         relay: what is passed on; None without two levels.
     """
 
@@ -74,7 +72,6 @@ class Landed:
     prefix: tuple[Rows, Rows]
     common: tuple[Rows, Rows]
     sums: Sums | None
-    sent: Rows
     sums_home: Sums | None
     relay: Relay | None
 
@@ -97,10 +94,11 @@ class Landed:
             home=rows(found.home, device),
             prefix=(rows(found.prefix_from, device), rows(found.prefix_to, device)),
             common=(rows(found.common_from, device), rows(found.common_to, device)),
-            sums=Sums.of(device, found.common_from),
-            sent=rows(_together(mine), device),
+            sums=Sums.of(device, (found.common_from, found.common_to)),
             sums_home=Sums.of(
-                device, _together([np.arange(m.start, m.stop) for m in own]), found.prefix_from
+                device,
+                (_together([np.arange(m.start, m.stop) for m in own]), _together(mine)),
+                (found.prefix_from, found.prefix_to),
             ),
             relay=_relay(found, returned, places, device) if len(found.hops) > 1 else None,
         )
@@ -125,7 +123,7 @@ class Landed:
             with record.piece(Part.COPIES, "place own KV"):
                 for x, target in zip(kv, landing, strict=True):
                     put(target, self.home, x[self.in_place :])
-                    put(target, self.prefix[1], take(x, self.prefix[0]))
+                    move(target, self.prefix[1], x, self.prefix[0])
         return ticket, landing
 
     def joined(self, call: "Call", landing: Pair) -> Pair:
@@ -133,7 +131,7 @@ class Landed:
         if self.sums is not None:
             with call.record.piece(Part.COPIES, "place KV"):
                 for x in landing:
-                    put(x, self.common[1], take(x, self.common[0]))
+                    move(x, self.common[1], x, self.common[0])
         return landing[0][: self.keys], landing[1][: self.keys]
 
     def give_back(self, call: "Call", dkv: Pair) -> Schedule[tuple[Any, "Returned"]]:
@@ -146,7 +144,7 @@ class Landed:
         if self.sums is not None:
             with call.record.piece(Part.COPIES, "sum dKV"):
                 for x in dkv:
-                    self.sums.add(x, take(x, self.common[1]))
+                    self.sums.add(x, x)
         ends = np.cumsum([sum(map(_rows_of, hop.sends)) for hop in self.hops], dtype=np.int64)
         total = (int(ends[-1]) if ends.size else 0, *dkv[0].shape[1:])
         back = dkv[0].new_empty(total), dkv[1].new_empty(total)
@@ -175,18 +173,17 @@ class Landed:
             for target, dkeys, back in zip(dkv, returned.keys, returned.back, strict=True):
                 take_into(target[self.in_place :], dkeys, self.home)
                 if self.sums_home is not None:
-                    self.sums_home.add(target, take(back, self.sent), take(dkeys, self.prefix[1]))
+                    self.sums_home.add(target, back, dkeys)
 
     def _across(self, call: "Call", dkv: Pair, back: Pair, relay: Relay) -> Messages:
         """Sum the node's gradients of what was passed on, and return them across."""
         sums: list[Tensor] = []
         with call.record.piece(Part.COPIES, "sum dKV of the node"):
             for dkeys, came in zip(dkv, back, strict=True):
-                size = (relay.rows, *dkeys.shape[1:])
-                total = torch.zeros(size, dtype=wide(dkeys.dtype), device=dkeys.device)
-                add(total, relay.keys[0], take(dkeys, relay.keys[1]))
-                add(total, relay.returned[0], take(came, relay.returned[1]))
-                sums.append(total.to(dkeys.dtype))
+                total = dkeys.new_empty((relay.rows, *dkeys.shape[1:]))
+                if relay.sums is not None:
+                    relay.sums.write(total, dkeys, came)
+                sums.append(total)
         hop, at, sends = self.hops[0], 0, []
         for message in hop.recvs:
             size_ = _rows_of(message)
@@ -250,13 +247,13 @@ def _relay(
     back = [(place, m) for place, m in zip(places, returned, strict=True) if not m.own]
     return Relay(
         rows=sum(map(_rows_of, passed)),
-        keys=(
-            rows(_together([relayed(m) for m in kept]), device),
-            rows(_together([np.arange(m.start, m.stop) for m in kept]), device),
-        ),
-        returned=(
-            rows(_together([relayed(m) for _, m in back]), device),
-            rows(_together([place for place, _ in back]), device),
+        sums=Sums.of(
+            device,
+            (
+                _together([relayed(m) for m in kept]),
+                _together([np.arange(m.start, m.stop) for m in kept]),
+            ),
+            (_together([relayed(m) for _, m in back]), _together([place for place, _ in back])),
         ),
     )
 

@@ -3,9 +3,9 @@
 With the log-sum-exps a and b of the scores, the softmax over both sets of keys weighs the outputs
 by exp(a - c) and exp(b - c), c = log(exp a + exp b). Worked out in float32 and rounded once. In
 float32 the output is changed in place. In half precision torch has no one operator for it: two
-passes over a float32 product move 14 bytes an element where one would move 6, which predictions
-count. On four CPU ranks in float32 merging outputs and adding dQ took 0.04 to 0.2% of the attention
-time (benchmarks/executor/README.md).
+passes over a float32 product move 14 bytes an element where one moves 6 (`executor.fused`, on a
+GPU; predictions count either). On four CPU ranks in float32 merging outputs and adding dQ took
+0.04 to 0.2% of the attention time (benchmarks/executor/README.md).
 
 Shapes: q queries, t rows of a running output, Hq query heads, D head size.
 """
@@ -13,6 +13,7 @@ Shapes: q queries, t rows of a running output, Hq query heads, D head size.
 import torch
 from torch import Tensor
 
+from executor.fused import fused
 from executor.rows import Rows, put, take, wide
 
 
@@ -28,6 +29,9 @@ def merge(out: Tensor, lse: Tensor, part: Tensor, part_lse: Tensor) -> Tensor:
     Returns:
         The new log-sum-exp [Hq, q], contiguous.
     """
+    kernels = fused(out, part)
+    if kernels is not None and lse.dtype is part_lse.dtype is torch.float32:
+        return kernels.merge(out, lse, part, part_lse)
     together = torch.logaddexp(lse, part_lse.to(lse.dtype))
     kept, new = ((x - together).exp_().t().unsqueeze(-1) for x in (lse, part_lse))
     if out.dtype is wide(out.dtype):

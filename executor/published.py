@@ -87,16 +87,19 @@ class Published(Gathered):
             return documents[:0]
         return torch.cat([documents[segment] for segment in self.segments])
 
-    def spread(self, gradients: Tensor, dkeys: Tensor) -> None:
-        """Add the waiting call's gradients to those of the buffer's rows, shard by shard."""
+    def spread(self, send: Tensor, own: Tensor, dkeys: Tensor) -> None:
+        """Sum the waiting call's gradients by row, shard by shard."""
         shape = (self.rows, *dkeys.shape[1:])
         documents = torch.zeros(shape, dtype=wide(dkeys.dtype), device=dkeys.device)
         begin = 0
         for segment in self.segments:
             documents[segment] += dkeys[begin : begin + count(segment)]
             begin += count(segment)
+        gradients = documents.new_zeros((send.shape[0] + own.shape[0], *dkeys.shape[1:]))
         for target, source in self.shards:
             gradients[target] = documents[source]
+        send.copy_(gradients[: send.shape[0]])
+        own.copy_(gradients[send.shape[0] :])
 
 
 def _packs(placed: Placement, found: Route) -> tuple[tuple[slice, slice], ...]:

@@ -1,12 +1,15 @@
 """Rows of a tensor: a slice where they are contiguous, so that taking them copies nothing."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from executor.fused import fused
 
 Rows: TypeAlias = slice | Tensor
 
@@ -59,34 +62,93 @@ def add(target: Tensor, which: Rows, values: Tensor) -> None:
         target.index_add_(0, which, values.to(target.dtype))
 
 
+def move(target: Tensor, to: Rows, source: Tensor, taken: Rows) -> None:
+    """Copy rows of `source` to distinct rows of `target`, both [..., ...] of one dtype."""
+    if not isinstance(to, slice) and not isinstance(taken, slice):
+        if (kernels := fused(target, source)) is not None:
+            kernels.copy_rows(target, to, source, taken)
+            return
+    elif isinstance(to, slice):
+        take_into(target[to], source, taken)
+        return
+    put(target, to, take(source, taken))
+
+
+Pairs: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
 @dataclass(frozen=True, eq=False)
 class Sums:
-    """Rows that several contributions meet in.
+    """Rows of one or two tensors that meet in rows of another.
 
     Attributes:
-        rows: the distinct rows.
-        places: of each kind of contribution, to which of `rows` each one belongs.
+        rows: the distinct rows where they meet, [n].
+        kinds: of each tensor, to which of `rows` each of its rows belongs, and which row it is.
+        device: where the tensors are.
+        named: `rows`, and row by row which rows meet there, as fused kernels take them: see
+            `executor.kernels.triton_rows.sum_rows`.
     """
 
     rows: Rows
-    places: tuple[Rows, ...]
+    kinds: tuple[tuple[Rows, Rows], ...]
+    device: torch.device
+    named: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 
     @classmethod
-    def of(cls, device: torch.device, *contributions: NDArray[np.int64]) -> "Sums | None":
-        """Return the sums of contributions to these rows; None where there is none."""
-        distinct, inverse = np.unique(np.concatenate(contributions), return_inverse=True)
+    def of(cls, device: torch.device, *kinds: Pairs, every: int | None = None) -> "Sums | None":
+        """Return the sums of rows of one or two tensors; None where there is none.
+
+        Args:
+            device: where the tensors are.
+            kinds: for each tensor, in which row each of its rows meets others, and which row it is.
+            every: how many rows they may meet in, of which some get none; None for those that do.
+        """
+        meets = np.concatenate([meets for meets, _ in kinds])
+        if every is None:
+            distinct, inverse = np.unique(meets, return_inverse=True)
+        else:
+            distinct, inverse = np.arange(every), meets
         if distinct.size == 0:
             return None
-        ends = np.cumsum([one.size for one in contributions])[:-1]
+        ends = np.cumsum([meets.size for meets, _ in kinds])[:-1]
+        order = np.argsort(inverse, kind="stable")
+        sources = [taken if kind == 0 else -1 - taken for kind, (_, taken) in enumerate(kinds)]
+        splits = np.searchsorted(inverse[order], np.arange(distinct.size + 1))
         return cls(
-            rows(distinct, device), tuple(rows(part, device) for part in np.split(inverse, ends))
+            rows(distinct, device),
+            tuple(
+                (rows(place, device), rows(taken, device))
+                for place, (_, taken) in zip(np.split(inverse, ends), kinds, strict=True)
+            ),
+            device,
+            (distinct, splits.astype(np.int64), np.concatenate(sources)[order]),
         )
 
+    @cached_property
+    def index(self) -> tuple[Tensor, Tensor, Tensor]:
+        """`named` on the device."""
+        distinct, splits, sources = (torch.from_numpy(x).to(self.device) for x in self.named)
+        return distinct, splits, sources
+
     def add(self, target: Tensor, *values: Tensor) -> None:
-        """Add each kind's values to `target`'s rows: in float32 or wider, rounded once."""
-        total = take(target, self.rows).to(wide(target.dtype))
-        for places, one in zip(self.places, values, strict=True):
-            add(total, places, one)
+        """Add rows of `values` to `target`'s: in float32 or wider, rounded once."""
+        self._sum(target, values, onto=True)
+
+    def write(self, target: Tensor, *values: Tensor) -> None:
+        """Write the sums of rows of `values` to `target`'s: as `add` does."""
+        self._sum(target, values, onto=False)
+
+    def _sum(self, target: Tensor, values: tuple[Tensor, ...], *, onto: bool) -> None:
+        if (kernels := fused(target, *values)) is not None:
+            kernels.sum_rows(target, *self.index, values, onto=onto)
+            return
+        if onto:
+            total = take(target, self.rows).to(wide(target.dtype))
+        else:
+            shape = (count(self.rows), *target.shape[1:])
+            total = torch.zeros(shape, dtype=wide(target.dtype), device=target.device)
+        for (places, taken), one in zip(self.kinds, values, strict=True):
+            add(total, places, take(one, taken))
         put(target, self.rows, total)
 
 

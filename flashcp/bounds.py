@@ -8,7 +8,8 @@ than a rank's share C, its cuts; the slowest rank takes at least the mean. Three
 - What cuts cost: of a document of L tokens at least L - C wait for keys that travel, and some rank
   receives at least what `flashcp.traffic_bound` says at any balance. Either attention waits for all
   of it; or it runs beside it, each slows the other, query tiles of what waits are visited twice and
-  its outputs and dQ are merged.
+  its outputs and dQ are merged. Either way the gradients of at least L - C tokens come home once
+  and are added to what is there.
 - Rings share query tiles between shards and pass on all KV, so they have a bound of their own.
 
 It knows no balance, no rounding to tokens and no wait of ranks for each other.
@@ -80,7 +81,7 @@ class _Pack:
             return attention_us
         exchange_us = self._exchange_us()
         apart_us = exchange_us * self.lost + self._merges_us() + self._second_visits_us()
-        return attention_us + min(exchange_us, apart_us)
+        return attention_us + self._returned_us() + min(exchange_us, apart_us)
 
     def ring_us(self) -> float:
         """Return the bound of rings: N - 1 transfers each way, each beside a step's attention."""
@@ -119,9 +120,24 @@ class _Pack:
         )
         return min(needed_us, gathered_us)
 
+    def _returned_us(self) -> float:
+        """Return the mean rank's sums of gradients that came home.
+
+        The last shard of a document has at most C of its L tokens; every other shard is needed by
+        another rank, as neighbours on one rank are one shard.
+        """
+        setting, copies = self.setting, self.setting.profile.copies
+        kv_bytes = float(setting.model.kv_bytes_per_token)
+        moved, nothing = np.array([1.5 * self.waiting * kv_bytes]), np.zeros(1)
+        us = float(copies.us_array(moved, nothing, "in-place")[0]) / self.cp
+        if setting.copies == "published":
+            everything = np.array([float(self.tokens.sum()) * kv_bytes])
+            us = min(us, 2 * float(copies.us_array(everything, nothing, "per-shard")[0]))
+        return us
+
     def _merges_us(self) -> float:
         """Return the mean rank's merges of what waits, both ways."""
-        moved = merged_bytes(np.array([self.waiting]), self.setting.model)
+        moved = merged_bytes(np.array([self.waiting]), self.setting)
         copies, nothing = self.setting.profile.copies, np.zeros(1)
         return sum(float(copies.us_array(m, nothing, "in-place")[0]) for m in moved) / self.cp
 

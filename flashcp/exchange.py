@@ -339,6 +339,40 @@ def waiting_tokens(
     return prefix.astype(np.int64), waiting.astype(np.int64)
 
 
+@jit
+def own_prefix_tokens(
+    document: "NDArray[np.int32]",
+    rank: "NDArray[np.int32]",
+    start: "NDArray[np.int32]",
+    stop: "NDArray[np.int32]",
+    cp: int,
+) -> "tuple[NDArray[np.int64], NDArray[np.int64]]":
+    """Count each rank's tokens that precede other shards of its own.
+
+    Args:
+        document: each shard's document, [shards]; shards are canonical.
+        rank: its rank, [shards].
+        start: its first token, [shards].
+        stop: one past its last token, [shards].
+        cp: ranks.
+
+    Returns:
+        Tokens, once for each own shard that they precede, [cp]; and once, [cp].
+    """
+    repeated = np.zeros(cp, dtype=np.int64)
+    preceding = np.zeros(cp, dtype=np.int64)
+    before = 0
+    for i in range(1, document.size):
+        if document[i] != document[i - 1] or rank[i] != rank[i - 1]:
+            before = 0
+            continue
+        tokens = stop[i - 1] - start[i - 1]
+        before += tokens
+        preceding[rank[i]] += tokens
+        repeated[rank[i]] += before
+    return repeated, preceding
+
+
 def waiting_segments(
     start: "NDArray[np.int32]", stop: "NDArray[np.int32]", splits: "NDArray[np.integer]"
 ) -> "tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]":

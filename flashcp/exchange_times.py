@@ -92,10 +92,9 @@ def two_level_exchange(
         inside = profile.all_to_all_v_us(
             most * kv_bytes, ranks_per_node, ranks_per_node=ranks_per_node
         )
-    # A float32 sum for each token that came: zeroed, read and cast; and read and written for each
-    # gradient, which is read. `us_array` counts a byte read and written as one byte moved.
-    width = 4.0 / setting.model.dtype_bytes
-    summed = across_received * (width + 0.5) + summed_tokens * (width + 0.5)
+    # Gradients are read, and their sum for each token that came is written. `us_array` counts a
+    # byte read and written as one byte moved.
+    summed = (across_received + summed_tokens).astype(np.float64) * 0.5
     return TwoLevels(
         across, profile.copies.us_array(summed * kv_bytes, np.zeros(cp), "in-place"), inside
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from costmodel.attention import CPU_KERNEL
 from costmodel.attention_kernel import LAUNCH_US, THROTTLE, THROTTLE_AFTER_US, attention_us
 from costmodel.estimate import NOTHING, Estimate
 from costmodel.timeline import Clock
@@ -23,7 +24,6 @@ from flashcp.ring import local_segments, ring_segments
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from costmodel.model_shape import ModelShape
     from flashcp.plans import Plan
     from flashcp.prediction import Direction, Setting
 
@@ -49,16 +49,20 @@ class Copies:
     returned: Clock
 
 
-def merged_bytes(waiting_tokens: "NDArray[np.int64]", model: "ModelShape") -> "tuple[Clock, Clock]":
+def merged_bytes(waiting_tokens: "NDArray[np.int64]", setting: "Setting") -> "tuple[Clock, Clock]":
     """Return the bytes that merging the outputs of tokens that wait, and adding their dQ, moves.
 
-    Counted as bytes read once and written once, as `CopyModel` does. Adding reads two results and
-    writes one. Merging has no one operator in torch (`executor.merging`): of half precision a
-    float32 product is written and read between, 14 bytes an element; of float32 20.
+    Counted as bytes read once and written once, as `CopyModel` does. Both read two results and
+    write one; but on a CPU merging has no one operator in torch (`executor.merging`): of half
+    precision a float32 product is written and read between, 14 bytes an element; of float32 20.
     """
+    model = setting.model
     elements = waiting_tokens.astype(np.float64) * (model.q_heads * model.head_dim)
-    merged = 7.0 if model.dtype_bytes == 2 else 2.5 * model.dtype_bytes
-    return elements * merged, elements * (1.5 * model.dtype_bytes)
+    added = 1.5 * model.dtype_bytes
+    merged = added
+    if setting.profile.attention.kernel == CPU_KERNEL:
+        merged = 7.0 if model.dtype_bytes == 2 else 2.5 * model.dtype_bytes
+    return elements * merged, elements * added
 
 
 class PlanCosts:
@@ -114,7 +118,7 @@ class PlanCosts:
             return Copies(nothing, nothing, nothing, nothing, nothing, nothing)
         merged = added = nothing
         if plan.overlap:
-            both = merged_bytes(plan.waiting_tokens[1], self.setting.model)
+            both = merged_bytes(plan.waiting_tokens[1], self.setting)
             merged, added = (self._moved_us(moved) for moved in both)
         if self.per_shard:
             # The published implementations lay out the KV of the whole pack for the kernel, and
@@ -130,10 +134,8 @@ class PlanCosts:
         tokens = copied_tokens(
             plan.exchange,
             plan.overlap,
-            plan.waiting_tokens,
-            plan.rank_tokens,
+            plan.held,
             self._sent_tokens(),
-            plan.needed_tokens[1],
             self.setting.model.dtype_bytes,
         )
         packed, placed, summed, returned = (

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from flashcp.copied import Held
 from flashcp.errors import PlanError
 from flashcp.exchange import (
     Exchange,
     needed_tokens,
     non_last_tokens,
+    own_prefix_tokens,
     two_level_counts,
     waiting_tokens,
 )
@@ -114,6 +116,14 @@ class Plan:
         See `flashcp.exchange.waiting_tokens`.
         """
         return waiting_tokens(self.rank, self.start, self.stop, self.cp)
+
+    @cached_property
+    def held(self) -> Held:
+        """What each rank holds and attends to, of which copies are counted."""
+        prefix, waiting = self.waiting_tokens
+        own = own_prefix_tokens(self.document, self.rank, self.start, self.stop, self.cp)
+        received = self.needed_tokens[1]
+        return Held(self.rank_tokens, prefix, waiting, *own, self.non_last_tokens, received)
 
     @property
     def two_level_tokens(self) -> "tuple[NDArray[np.int64], ...]":

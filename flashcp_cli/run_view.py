@@ -38,6 +38,7 @@ def _heading(document: dict[str, Any]) -> list[Text]:
         ),
         Text(
             f"{where['device']}, torch {where['torch']}, {where['attention_kernel']}"
+            + (f", rows moved by {where['row_kernels']}" if where["device_type"] == "cuda" else "")
             + (f", {where['backend']}" if where.get("backend") else "")
         ),
     ]

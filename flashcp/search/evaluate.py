@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from costmodel.attention_kernel import BLOCKED, attention_us
-from flashcp.copied import copied_tokens
+from flashcp.copied import Held, copied_tokens
 from flashcp.exchange import (
     Exchange,
     across_tokens,
     across_uniform,
     needed_tokens,
     non_last_tokens,
+    own_prefix_tokens,
     two_level_counts,
     waiting_segments,
     waiting_tokens,
@@ -100,6 +101,9 @@ def options(
     sent, received = needed_tokens(document, rank, start, stop, cp)
     non_last = non_last_tokens(lengths, document, rank, start, stop, cp)
     held = np.bincount(rank, stop - start, cp).astype(np.int64)
+    prefix, waiting = waiting_tokens(rank, start, stop, cp)
+    own = own_prefix_tokens(document, rank, start, stop, cp)
+    kept = Held(held, prefix, waiting, *own, non_last, received)
     per_node = setting.profile.network.per_node(cp, setting.ranks_per_node)
     needed = float(max(sent.max(), received.max()))
     ways = [
@@ -112,19 +116,14 @@ def options(
     kv_bytes = float(setting.model.kv_bytes_per_token)
     copies, nothing = setting.profile.copies, np.zeros(cp)
     dtype_bytes = setting.model.dtype_bytes
-    waiting = waiting_tokens(rank, start, stop, cp)
     merged_us, added_us = (
-        copies.us_array(moved, nothing, "in-place")
-        for moved in merged_bytes(waiting[1], setting.model)
+        copies.us_array(moved, nothing, "in-place") for moved in merged_bytes(waiting, setting)
     )
     found = []
     for way in ways:
         joined_us, split_us = (
             copies.us_array(
-                copied_tokens(
-                    way.exchange, overlap, waiting, held, way.sent_tokens, received, dtype_bytes
-                )
-                * kv_bytes,
+                copied_tokens(way.exchange, overlap, kept, way.sent_tokens, dtype_bytes) * kv_bytes,
                 nothing,
                 "in-place",
             )

@@ -96,11 +96,11 @@ def search_weights(
         weights[TILE_US] * walked + (weights[ROW_US] + weights[KEY_TILE_US]) * float(tiles.sum())
     ) / cp
     kv_bytes = setting.model.kv_bytes_per_token
-    model, memory = setting.model, setting.profile.copies.memory_bytes_per_us
-    weights[COPY_US] = 5 * kv_bytes / memory
-    weights[RETURN_US] = 3 * kv_bytes / memory
+    memory = setting.profile.copies.memory_bytes_per_us
+    weights[COPY_US] = 4 * kv_bytes / memory
+    weights[RETURN_US] = 2 * kv_bytes / memory
     one = np.ones(1, dtype=np.int64)
-    weights[MERGE_US] = 2 * sum(moved.item() for moved in merged_bytes(one, model)) / memory
+    weights[MERGE_US] = 2 * sum(moved.item() for moved in merged_bytes(one, setting)) / memory
     if cp > 1:
         few, many = (max(share * tokens.sum(), 1.0) for share in _EXCHANGED)
         first, second = (

@@ -7,9 +7,12 @@ import torch
 from costmodel.model_shape import ModelShape
 from costmodel.profile_file import load_profile
 from executor.emulated import emulate_job
+from executor.fused import find
 from executor.job import Job, Options
+from executor.kernels import relative_error
 from executor.launch import launch
 from executor.report import report
+from executor.rows import Sums
 from flashcp.prediction import Setting
 from tests.executor.packs import all_plans
 
@@ -54,3 +57,20 @@ def test_every_plan_emulated_on_the_gpu_agrees_with_the_oracle(dtype, cp):
 def test_every_plan_over_nccl_agrees_with_the_oracle(dtype):
     one = job(dtype, min(torch.cuda.device_count(), 4))
     check(one, launch(one))
+
+
+def test_rows_are_moved_in_one_pass():
+    device = torch.device("cuda", torch.cuda.current_device())
+    kernels, name = find(device)
+    assert kernels is not None, name
+    generator = torch.Generator(device).manual_seed(0)
+    target, back = (
+        torch.randn(n, 8, 128, generator=generator, device=device).bfloat16() for n in (3000, 5000)
+    )
+    rng = np.random.default_rng(0)
+    sums = Sums.of(device, (rng.integers(0, 3000, 5000), np.arange(5000)))
+    expected = target.double()
+    meets = torch.from_numpy(np.repeat(sums.named[0], np.diff(sums.named[1]))).to(device)
+    expected.index_add_(0, meets, back.double()[torch.from_numpy(sums.named[2]).to(device)])
+    sums.add(target, back)
+    assert relative_error(target, expected) <= 4e-3

@@ -1,0 +1,129 @@
+"""What moves rows of KV and merges outputs on a GPU in one pass each, in Triton.
+
+torch has no one operator for a sum of rows named by index that is rounded once, nor for a merge by
+log-sum-exp in half precision. Out of several, such a sum moves about 38 bytes an element where 6
+would do: of `auto`'s plans for eight H100s 8 to 14% of the attention time (counted from the
+operators, benchmarks/executor/README.md). Each program here reads its rows' elements once, works in
+float32 and writes once. Run in Triton's interpreter on a CPU, not yet on a GPU; `executor.fused`
+uses them only where they agree with torch's operators.
+
+Shapes: n rows, q queries, Hq query heads, D head size; rows are contiguous, of `width` elements.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+_COLUMNS = 1024  # elements of a row that a program takes: 16 bytes a thread in half precision
+_QUERIES = 16  # that a program merges, of one head
+
+
+@triton.jit
+def _sum_rows(
+    target, rows, splits, sources, first, second, width, onto: tl.constexpr, block: tl.constexpr
+):
+    row = tl.program_id(0)
+    columns = tl.program_id(1) * block + tl.arange(0, block)
+    inside = columns < width
+    at = target + tl.load(rows + row) * width + columns
+    total = tl.full([block], 0.0, tl.float32)
+    if onto:
+        total += tl.load(at, mask=inside, other=0.0).to(tl.float32)
+    for index in range(tl.load(splits + row), tl.load(splits + row + 1)):
+        source = tl.load(sources + index)
+        if source >= 0:
+            total += tl.load(first + source * width + columns, mask=inside, other=0.0).to(
+                tl.float32
+            )
+        else:
+            total += tl.load(second + (-1 - source) * width + columns, mask=inside, other=0.0).to(
+                tl.float32
+            )
+    tl.store(at, total.to(target.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _copy_rows(target, rows, source, taken, width, block: tl.constexpr):
+    row = tl.program_id(0)
+    columns = tl.program_id(1) * block + tl.arange(0, block)
+    inside = columns < width
+    values = tl.load(source + tl.load(taken + row) * width + columns, mask=inside)
+    tl.store(target + tl.load(rows + row) * width + columns, values, mask=inside)
+
+
+@triton.jit
+def _merge(
+    out, part, lse, part_lse, together, queries, heads, size,
+    lse_head, lse_query, part_head, part_query,
+    block: tl.constexpr, elements: tl.constexpr,
+):  # fmt: skip
+    head = tl.program_id(1)
+    query = (tl.program_id(0) * block + tl.arange(0, block)).to(tl.int64)
+    there = query < queries
+    old = tl.load(lse + head * lse_head + query * lse_query, mask=there, other=0.0)
+    new = tl.load(part_lse + head * part_head + query * part_query, mask=there, other=0.0)
+    most = tl.maximum(old, new)
+    both = most + tl.log(tl.exp(old - most) + tl.exp(new - most))
+    element = tl.arange(0, elements)
+    at = ((query * heads + head) * size)[:, None] + element[None, :]
+    inside = there[:, None] & (element < size)[None, :]
+    kept = tl.load(out + at, mask=inside, other=0.0).to(tl.float32) * tl.exp(old - both)[:, None]
+    added = tl.load(part + at, mask=inside, other=0.0).to(tl.float32) * tl.exp(new - both)[:, None]
+    tl.store(out + at, (kept + added).to(out.dtype.element_ty), mask=inside)
+    tl.store(lse + head * lse_head + query * lse_query, both, mask=there)
+    tl.store(together + head * queries + query, both, mask=there)
+
+
+def sum_rows(
+    target: Tensor,
+    rows: Tensor,
+    splits: Tensor,
+    sources: Tensor,
+    values: tuple[Tensor, ...],
+    *,
+    onto: bool,
+) -> None:
+    """Sum rows of one or two tensors into rows of `target`: in float32, rounded once.
+
+    Args:
+        target: [m, ...], contiguous.
+        rows: distinct rows of it, int64 [n].
+        splits: row i takes sources[splits[i]:splits[i + 1]], int64 [n + 1].
+        sources: rows of the first tensor; -1 - r is row r of the second. int64.
+        values: one or two tensors [..., ...], contiguous, of any floating type up to float32; may
+            be `target` if no row of it is both read and written.
+        onto: whether to add to what the rows hold; else a row without a source becomes 0.
+    """
+    if len(rows) == 0:
+        return
+    width = target[0].numel()
+    with torch.cuda.device_of(target):  # type: ignore[no-untyped-call]
+        _sum_rows[len(rows), triton.cdiv(width, _COLUMNS)](
+            target, rows, splits, sources, values[0], values[-1], width, onto, _COLUMNS
+        )
+
+
+def copy_rows(target: Tensor, rows: Tensor, source: Tensor, taken: Tensor) -> None:
+    """Copy rows `taken` of `source` to the distinct `rows` of `target`, both contiguous."""
+    if len(rows) == 0:
+        return
+    width = target[0].numel()
+    with torch.cuda.device_of(target):  # type: ignore[no-untyped-call]
+        _copy_rows[len(rows), triton.cdiv(width, _COLUMNS)](
+            target, rows, source, taken, width, _COLUMNS
+        )
+
+
+def merge(out: Tensor, lse: Tensor, part: Tensor, part_lse: Tensor) -> Tensor:
+    """Merge as `executor.merging.merge` does; `out` and `part` contiguous, log-sum-exps float32."""
+    queries, heads, size = out.shape
+    together = lse.new_empty((heads, queries))
+    if queries == 0:
+        return together
+    with torch.cuda.device_of(out):  # type: ignore[no-untyped-call]
+        _merge[triton.cdiv(queries, _QUERIES), heads](
+            out, part, lse, part_lse, together, queries, heads, size,
+            *lse.stride(), *part_lse.stride(), _QUERIES, triton.next_power_of_2(size),
+        )  # fmt: skip
+    return together
