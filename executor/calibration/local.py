@@ -13,7 +13,7 @@ from torch import Tensor
 
 from costmodel.calibrated_points import LAYOUTS, CopyPoint, LaunchPoint, MatmulPoint, Point
 from executor.calibration.timing import Run, Stopwatch
-from executor.rows import take_into
+from executor.rows import move, take_into
 
 PIECES = (4, 32)
 # More than caches hold: between two exchanges of a run attention has long displaced their buffers.
@@ -113,7 +113,10 @@ def _copy(layout: str, source: Tensor, target: Tensor, pieces: int) -> Run:
         # Neighbours that are not neighbours in memory, as the shards of a plan.
         index = torch.arange(rows, device=source.device).view(-1, 1)
         index = index.reshape(2, -1).t().reshape(-1) if rows % 2 == 0 else index.flip(0).reshape(-1)
-        return lambda: take_into(target, source, index)
+        if source.device.type == "cpu":
+            return lambda: take_into(target, source, index)
+        to = torch.arange(rows, device=source.device).flip(0)  # with the kernel of a run's rows
+        return lambda: move(target, to, source, index)
     cuts = [rows * i // pieces for i in range(pieces + 1)]
 
     def slices() -> None:
