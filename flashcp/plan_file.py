@@ -28,8 +28,8 @@ from groundwork.atomic import replace_whole
 if TYPE_CHECKING:
     from traces.packing import Packing
 
-FORMAT_VERSION = 2
-_READ_VERSIONS = (1, 2)
+FORMAT_VERSION = 3
+_READ_VERSIONS = (1, 2, 3)
 SHARDS = pa.schema(
     [
         pa.field("pack", pa.int32(), nullable=False),
@@ -47,9 +47,14 @@ PACKS = pa.schema(
         ("overlap", pa.bool_()),
         ("fingerprint", pa.string()),
         ("ranks_per_node", pa.int32()),  # 0 where the exchange has no two levels
+        ("head_chunks", pa.int32()),
     ]
 )
-_PACKS_OF_VERSION_1 = PACKS.remove(PACKS.get_field_index("ranks_per_node"))
+_PACKS_OF_VERSION = {
+    1: pa.schema(list(PACKS)[:4]),
+    2: pa.schema(list(PACKS)[:5]),
+    3: PACKS,
+}
 DOCUMENTS = pa.schema(
     [("pack", pa.int32()), ("document", pa.int32()), ("row", pa.int64()), ("offset", pa.int64())]
 )
@@ -139,8 +144,8 @@ def load_plans(path: str | Path) -> PlanFile:
         raise PlanError(f"{path} holds the columns {columns}; a plan file's are {_columns()}")
     if any(table[name].null_count for name in SHARDS.names):
         raise PlanError(f"{path} has empty cells; a plan file has none")
-    first = header.format_version == 1
-    packs = _decode(path, table.schema.metadata, _PACKS, _PACKS_OF_VERSION_1 if first else PACKS)
+    said = _PACKS_OF_VERSION[header.format_version]
+    packs = _decode(path, table.schema.metadata, _PACKS, said)
     documents = _decode(path, table.schema.metadata, _DOCUMENTS, DOCUMENTS)
     plans = _plans(path, header, table, packs)
     rows, offsets = _documents(path, plans, documents)
@@ -169,6 +174,7 @@ def _pack_table(plans: list[Plan]) -> pa.Table:
             plan.overlap,
             plan.fingerprint,
             plan.ranks_per_node or 0,
+            plan.head_chunks,
         )
         for plan in plans
     ]
@@ -309,6 +315,7 @@ def _plan(header: Header, columns: dict[str, NDArray[Any]], said: dict[str, Any]
         strategy=said["strategy"],
         overlap=said["overlap"],
         ranks_per_node=said.get("ranks_per_node") or None,
+        head_chunks=said.get("head_chunks", 1),
         **shards,
     )
     if plan.fingerprint != said["fingerprint"]:

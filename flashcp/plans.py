@@ -7,13 +7,14 @@ ranks compare before they exchange anything is a hash of these arrays alone.
 """
 
 import hashlib
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flashcp.copied import Held
+from flashcp.copied import LANDING, Held
 from flashcp.errors import PlanError
 from flashcp.exchange import (
     Exchange,
@@ -48,9 +49,13 @@ class Plan:
             then to what precedes it, rather than in one call after it.
         ranks_per_node: ranks r with the same r // ranks_per_node share a node. Part of the plan
             where the exchange has two levels, a divisor of `cp`; else None.
+        head_chunks: in how many parts KV travels, by KV heads, one after another: while one does,
+            the heads that have come attend to prefixes. Models whose KV heads it does not divide
+            use the greatest common divisor (`chunks`). 1 but where needed KV travels with overlap.
 
     Raises:
-        PlanError: `ranks_per_node` is missing, not wanted, or does not divide `cp`.
+        PlanError: `ranks_per_node` is missing, not wanted, or does not divide `cp`; `head_chunks`
+            is below 1, or above where it cannot be.
     """
 
     lengths: "NDArray[np.int32]"
@@ -63,11 +68,17 @@ class Plan:
     strategy: str
     overlap: bool = False
     ranks_per_node: int | None = None
+    head_chunks: int = 1
 
     def __post_init__(self) -> None:
         check_nodes(self.exchange, self.cp, self.ranks_per_node)
+        check_chunks(self.exchange, self.overlap, self.head_chunks)
         for array in (self.lengths, self.document, self.rank, self.start, self.stop):
             array.flags.writeable = False
+
+    def chunks(self, kv_heads: int) -> int:
+        """Return in how many parts the KV of a model with so many KV heads travels."""
+        return math.gcd(self.head_chunks, kv_heads)
 
     @property
     def shards(self) -> int:
@@ -152,9 +163,10 @@ class Plan:
     @cached_property
     def fingerprint(self) -> str:
         """16 hexadecimal digits, the same wherever the same plan was made."""
-        nodes = "" if self.ranks_per_node is None else f" {self.ranks_per_node}"
+        more = "" if self.ranks_per_node is None else f" {self.ranks_per_node}"
+        more += "" if self.head_chunks == 1 else f" chunks {self.head_chunks}"
         digest = hashlib.sha256(
-            f"flashcp plan 1 {self.cp} {self.exchange} {self.overlap:d}{nodes}".encode()
+            f"flashcp plan 1 {self.cp} {self.exchange} {self.overlap:d}{more}".encode()
         )
         for array in (self.lengths, self.document, self.rank, self.start, self.stop):
             digest.update(np.int64(array.size).astype("<i8").tobytes())
@@ -200,6 +212,21 @@ def check_nodes(exchange: Exchange, cp: int, ranks_per_node: int | None) -> None
         raise PlanError(f"the exchange {exchange} {wants} ranks per node, got {ranks_per_node}")
     if ranks_per_node is not None and not (1 <= ranks_per_node <= cp and cp % ranks_per_node == 0):
         raise PlanError(f"{ranks_per_node} ranks per node do not divide a CP degree of {cp}")
+
+
+def check_chunks(exchange: Exchange, overlap: bool, head_chunks: int) -> None:
+    """Check that KV travels in parts only where needed KV travels beside attention.
+
+    Raises:
+        PlanError: names the number of parts.
+    """
+    if head_chunks < 1:
+        raise PlanError(f"head chunks {head_chunks} are not at least 1")
+    if head_chunks > 1 and not (overlap and exchange in LANDING):
+        wants = " or ".join(sorted(LANDING))
+        raise PlanError(
+            f"{head_chunks} head chunks want overlap and {wants}, got {exchange}, overlap {overlap}"
+        )
 
 
 def check_shards(

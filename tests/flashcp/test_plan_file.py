@@ -79,25 +79,40 @@ def test_nodes_are_saved_and_loaded(tmp_path_factory, packs, per_node):
     assert same(load_plans(path), file)
 
 
-def test_a_file_of_version_1_is_read_and_saved_as_todays(tmp_path):
+@pytest.mark.parametrize(
+    ("version", "later"), [(1, ["ranks_per_node", "head_chunks"]), (2, ["head_chunks"])]
+)
+def test_files_of_older_versions_are_read_and_saved_as_todays(tmp_path, version, later):
     file = plan_file([[4000, 96], [1, 2, 4093]])
     save_plans(tmp_path / "new", file)
     table = pq.read_table(tmp_path / "new")
     with pa.ipc.open_stream(base64.b64decode(table.schema.metadata[b"flashcp.packs"])) as reader:
-        packs = reader.read_all().drop_columns("ranks_per_node")
+        packs = reader.read_all().drop_columns(later)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, packs.schema) as writer:
         writer.write_table(packs)
     entries = {
-        b"flashcp": header_with(tmp_path / "new", format_version=1),
+        b"flashcp": header_with(tmp_path / "new", format_version=version),
         b"flashcp.packs": base64.b64encode(sink.getvalue()),
     }
     rewrite(tmp_path / "new", metadata=entries)
     old = load_plans(tmp_path / "new")
-    assert old.header.format_version == 1
+    assert old.header.format_version == version
     assert same(replace(old, header=file.header), file)
     save_plans(tmp_path / "again", old)
     assert same(load_plans(tmp_path / "again"), file)
+
+
+@pytest.mark.parametrize("chunks", [1, 2, 4])
+def test_head_chunks_are_saved_and_loaded(tmp_path, chunks):
+    file = plan_file(
+        [[4000, 96], [9, 8]],
+        exchange=Exchange.ALL_TO_ALL_NEEDED, overlap=True, head_chunks=chunks,
+    )  # fmt: skip
+    save_plans(tmp_path / "p", file)
+    found = load_plans(tmp_path / "p")
+    assert same(found, file)
+    assert [plan.head_chunks for plan in found.plans] == [chunks] * 2
 
 
 def test_more_packs_than_a_row_group(tmp_path):
@@ -162,7 +177,7 @@ def without_rank(path):
 
 
 CASES = {
-    "another format version": (header(format_version=3), "version 3"),
+    "another format version": (header(format_version=4), "version 4"),
     "no format version": (metadata(b"flashcp", b"{}"), "version None"),
     "a header of another type": (header(cp="8"), "'cp' is '8'"),
     "a header that is no JSON": (metadata(b"flashcp", b"{"), "not JSON"),
