@@ -51,7 +51,12 @@ class Held:
 
 
 def copied_tokens(
-    exchange: Exchange, overlap: bool, held: Held, sent: "NDArray[np.int64]", dtype_bytes: int
+    exchange: Exchange,
+    overlap: bool,
+    held: Held,
+    sent: "NDArray[np.int64]",
+    dtype_bytes: int,
+    chunks: int = 1,
 ) -> "NDArray[np.float64]":
     """Count what each rank copies, [4, cp].
 
@@ -61,12 +66,15 @@ def copied_tokens(
         held: what the ranks hold and need.
         sent: tokens of its own that each rank sends, once for each receiver; or gathers, [cp].
         dtype_bytes: bytes of an element.
+        chunks: parts by heads that it travels in; several are packed, as a part of a row's heads is
+            no neighbour of the next row's.
 
     Returns:
         Forward, into a send buffer; beside the kernel. Backward, before gradients go home; after.
     """
     return _copied_tokens(
         exchange in LANDING,
+        exchange in LANDING and chunks > 1,
         exchange is Exchange.ALL_GATHER_NON_LAST,
         overlap,
         held.tokens,
@@ -84,6 +92,7 @@ def copied_tokens(
 @jit
 def _copied_tokens(
     lands: bool,
+    parts: bool,
     packs: bool,
     overlap: bool,
     held: "NDArray[np.int64]",
@@ -104,6 +113,8 @@ def _copied_tokens(
         # In one call, a rank where anything waits attends to all of its keys side by side.
         beside = float(held[rank]) if not overlap and waiting[rank] > 0 else 0.0
         if lands:
+            if parts:
+                tokens[PACKED, rank] = non_last[rank]
             common = float(prefix[rank] - received[rank] - repeated[rank])
             tokens[PLACED, rank] = common + repeated[rank] + beside
             tokens[SUMMED, rank] = 1.5 * common

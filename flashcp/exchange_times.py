@@ -45,25 +45,27 @@ class TwoLevels:
 
 
 def needed_exchange(
-    largest_tokens: float, across_tokens: float, cp: int, setting: "Setting"
+    largest_tokens: float, across_tokens: float, cp: int, setting: "Setting", chunks: int = 1
 ) -> Estimate:
-    """Return the time of an exchange of needed KV in one level, one way.
+    """Return the time of an exchange of needed KV in one level, one way, all parts together.
 
     Args:
         largest_tokens: the most that any rank sends or receives.
         across_tokens: the most of it that any rank sends to, or receives from, other nodes.
         cp: ranks.
         setting: hardware and model shape.
+        chunks: parts that it travels in, one after another.
     """
     if largest_tokens == 0:
         return NOTHING
-    kv_bytes = setting.model.kv_bytes_per_token
-    return setting.profile.all_to_all_v_us(
+    kv_bytes = setting.model.kv_bytes_per_token / chunks
+    part = setting.profile.all_to_all_v_us(
         float(largest_tokens * kv_bytes),
         cp,
         ranks_per_node=setting.ranks_per_node,
         across_bytes=float(across_tokens * kv_bytes),
     )
+    return Estimate(chunks * part.us, part.source)
 
 
 def two_level_exchange(
@@ -72,8 +74,9 @@ def two_level_exchange(
     cp: int,
     ranks_per_node: int,
     setting: "Setting",
+    chunks: int = 1,
 ) -> TwoLevels:
-    """Return the times of an exchange of needed KV in two levels, one way.
+    """Return the times of an exchange of needed KV in two levels, one way, of one of its parts.
 
     Args:
         tokens: sent across, received across, sent inside, received inside; [cp] each.
@@ -81,9 +84,10 @@ def two_level_exchange(
         cp: ranks.
         ranks_per_node: ranks that share a node; divides `cp`.
         setting: hardware and model shape.
+        chunks: parts that it travels in.
     """
     across_sent, across_received, inside_sent, inside_received = tokens
-    kv_bytes = setting.model.kv_bytes_per_token
+    kv_bytes = setting.model.kv_bytes_per_token / chunks
     profile = setting.profile
     across = inside = NOTHING
     if most := float(max(across_sent.max(), across_received.max())):

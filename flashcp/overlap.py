@@ -32,12 +32,23 @@ def side_by_side(
     Returns:
         Attention, [..., ranks], and the exchanges, [...].
     """
-    factor = profile.overlap_factor.value
     exchange_factor = profile.exchange_overlap_factor.value
-    beside = attention_us * factor
+    beside = attention_us * profile.overlap_factor.value
     longest = np.full(beside.shape[:-1], exchange_us)
     if exchange_factor > 1:
         lost = (1 - 1 / exchange_factor) * beside.max(axis=-1)
         longest = np.minimum(exchange_us * exchange_factor, exchange_us + lost)
-    waited = longest[..., None]
-    return np.where(beside <= waited, beside, attention_us + waited * (1 - 1 / factor)), longest
+    return slowed(attention_us, longest[..., None], profile), longest
+
+
+def slowed(attention_us: "Clock", exchange_us: "Clock", profile: "Profile") -> "Clock":
+    """Return how long attention takes of which the first `exchange_us` run beside an exchange.
+
+    Args:
+        attention_us: alone, [..., ranks].
+        exchange_us: how long an exchange still runs, likewise.
+        profile: whose factor counts.
+    """
+    factor = profile.overlap_factor.value
+    beside = attention_us * factor
+    return np.where(beside <= exchange_us, beside, attention_us + exchange_us * (1 - 1 / factor))

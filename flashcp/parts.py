@@ -58,20 +58,19 @@ def _parts(ends: Clock, attention: Clock, copies: Clock) -> tuple[float, float, 
 def _joined(costs: PlanCosts, direction: Direction, began_us: float) -> tuple[Clock, Clock, Clock]:
     """Return each rank's end, attention and copies of one direction."""
     copies = costs.copies
-    exchange_us = costs.exchange_us(direction)
-    own, rest = costs.attention(direction)
-    own, exchange_us = costs.beside(own, exchange_us)
-    if direction == "forward":
-        copied = copies.packed + copies.placed + copies.merged
-        packed = began_us + copies.packed
-        arrived = packed.max() + exchange_us
-        ends = np.maximum(packed + own, arrived) + copies.placed + rest + copies.merged
-    else:
+    copied = copies.packed + copies.placed + copies.merged
+    if direction == "backward":
         copied = copies.summed + copies.added + copies.returned
-        packed = began_us + rest + copies.summed
-        arrived = packed.max() + exchange_us
-        ends = np.maximum(packed + own + copies.added, arrived) + copies.returned
-    return np.maximum(ends, arrived), own + rest, copied
+    if costs.plan.overlap:
+        beside = costs.beside(direction, began_us)
+        return beside.ends, beside.attention, copied
+    exchange_us = costs.exchange_us(direction)
+    _, attention = costs.attention(direction)
+    if direction == "forward":
+        arrived = (began_us + copies.packed).max() + exchange_us
+        return arrived + copies.placed + attention, attention, copied
+    arrived = (began_us + attention + copies.summed).max() + exchange_us
+    return arrived + copies.returned, attention, copied
 
 
 def _ring(costs: PlanCosts, direction: Direction, began_us: float) -> tuple[Clock, Clock, Clock]:

@@ -14,6 +14,7 @@ from costmodel.attention import CPU_KERNEL
 from costmodel.attention_kernel import LAUNCH_US, THROTTLE, THROTTLE_AFTER_US, attention_us
 from costmodel.estimate import NOTHING, Estimate
 from costmodel.timeline import Clock
+from flashcp import pipeline
 from flashcp.copied import copied_tokens
 from flashcp.errors import PlanError
 from flashcp.exchange import Exchange, across_tokens, waiting_segments
@@ -65,6 +66,44 @@ def merged_bytes(waiting_tokens: "NDArray[np.int64]", setting: "Setting") -> "tu
     return elements * merged, elements * added
 
 
+def prefixes_us(
+    waiting: "tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]",
+    direction: "Direction",
+    chunks: int,
+    setting: "Setting",
+) -> Clock:
+    """Return each rank's time of attention to prefixes by one of `chunks` parts of the heads, [N].
+
+    Args:
+        waiting: from `flashcp.exchange.waiting_segments`.
+        direction: forward or backward.
+        chunks: parts.
+        setting: hardware and model shape.
+    """
+    whole = setting.attention_parameters(direction, causal=False)
+    if chunks == 1:
+        found: Clock = attention_us(*waiting, whole)
+        return found
+    parameters = setting.attention_parameters(
+        direction, causal=False, throttled=False, chunks=chunks
+    )
+    calls = np.tile(attention_us(*waiting, parameters), (chunks, 1))
+    each: Clock = _one_load(calls, whole)[0]
+    return each
+
+
+def _one_load(calls: Clock, parameters: Clock) -> Clock:
+    """Return the times of a rank's calls, [calls, N], that follow one another.
+
+    To its clock they are one load, not several short ones.
+    """
+    busy = np.maximum(calls - parameters[LAUNCH_US], 0.0)
+    load = busy.sum(axis=0)
+    slower = parameters[THROTTLE] * np.maximum(load - parameters[THROTTLE_AFTER_US], 0.0)
+    slowed: Clock = calls + busy * (slower / np.maximum(load, 1e-9))
+    return slowed
+
+
 class PlanCosts:
     """Times in microseconds of one plan's pieces, one attention layer; arrays are over ranks.
 
@@ -85,11 +124,17 @@ class PlanCosts:
         self.kv_bytes = setting.model.kv_bytes_per_token
         self.per_shard = setting.copies_shards(plan.strategy)
 
+    @property
+    def chunks(self) -> int:
+        """Parts by heads in which KV travels."""
+        return self.plan.chunks(self.setting.model.kv_heads)
+
     def attention(self, direction: "Direction") -> "tuple[Clock, Clock]":
-        """Return each rank's time of the call beside the exchange, and of the one that waits.
+        """Return each rank's time of the call beside the exchange, and of each that waits.
 
         An overlapping plan attends to each shard's own keys first, and from what waits to what
-        precedes it in a second call; else everything waits.
+        precedes it in a second call, of one part of the heads after the other where KV travels in
+        `chunks`; else everything waits.
         """
         plan = self.plan
         causal = self.setting.attention_parameters(direction)
@@ -97,17 +142,26 @@ class PlanCosts:
         q_lens = k_lens - plan.start
         if not plan.overlap:
             return np.zeros(plan.cp), attention_us(q_lens, k_lens, plan.rank_splits, causal)
-        full = self.setting.attention_parameters(direction, causal=False)
         waiting = waiting_segments(plan.start, plan.stop, plan.rank_splits)
         return (
             attention_us(q_lens, q_lens, plan.rank_splits, causal),
-            attention_us(*waiting, full),
+            prefixes_us(waiting, direction, self.chunks, self.setting),
         )
 
-    def beside(self, own_us: Clock, exchange_us: float) -> "tuple[Clock, float]":
-        """Return what attention to own keys, [N], and the exchange take that run side by side."""
-        own, exchange = side_by_side(own_us, exchange_us, self.setting.profile)
-        return own, float(exchange)
+    def beside(self, direction: "Direction", began_us: float = 0.0) -> pipeline.Beside:
+        """Return what the attention and exchange of an overlapping plan take side by side."""
+        copies, way = self.copies, pipeline.forward
+        moved = copies.packed, copies.placed, copies.merged
+        if direction == "backward":
+            way, moved = pipeline.backward, (copies.summed, copies.added, copies.returned)
+        return way(
+            self.attention(direction),
+            self.exchange_us(direction),
+            self.chunks,
+            moved,
+            self.setting.profile,
+            began_us,
+        )
 
     @cached_property
     def copies(self) -> Copies:
@@ -137,6 +191,7 @@ class PlanCosts:
             plan.held,
             self._sent_tokens(),
             self.setting.model.dtype_bytes,
+            self.chunks,
         )
         packed, placed, summed, returned = (
             self._moved_us(row * float(self.kv_bytes)) for row in tokens
@@ -160,7 +215,7 @@ class PlanCosts:
 
     @cached_property
     def two_levels(self) -> TwoLevels | None:
-        """The steps of the exchange; None unless it has two levels."""
+        """The steps of one part of the exchange; None unless it has two levels."""
         plan = self.plan
         if plan.ranks_per_node is None or plan.cp == 1:
             return None
@@ -170,6 +225,7 @@ class PlanCosts:
             plan.cp,
             plan.ranks_per_node,
             self.setting,
+            self.chunks,
         )
 
     def exchange_us(self, direction: "Direction") -> float:
@@ -189,7 +245,8 @@ class PlanCosts:
         if plan.exchange is Exchange.ALL_TO_ALL_NEEDED:
             return self._needed_exchange
         if self.two_levels is not None:
-            return self.two_levels.whole(direction)
+            part = self.two_levels.whole(direction)
+            return Estimate(self.chunks * part.us, part.source)
         # An all-gather wants equal parts: the largest sets the size.
         total = plan.cp * self._sent_tokens().max() * self.kv_bytes
         if total == 0:
@@ -210,7 +267,7 @@ class PlanCosts:
             shards = (plan.document, plan.rank, plan.start, plan.stop)
             across = max(t.max() for t in across_tokens(*shards, plan.cp, self.ranks_per_node))
         largest = max(sent.max(), received.max())
-        return needed_exchange(float(largest), float(across), plan.cp, self.setting)
+        return needed_exchange(float(largest), float(across), plan.cp, self.setting, self.chunks)
 
     def _pass_on(self, share: float) -> Estimate:
         """Return the time of passing on `share` times the KV of the largest rank."""
@@ -238,11 +295,7 @@ class PlanCosts:
         q_lens, k_lens, splits = ring_segments(*shards)
         others = attention_us(q_lens, k_lens, splits, unthrottled[False])
         calls = np.concatenate([own, others]).reshape(plan.cp, plan.cp)
-        parameters = setting.attention_parameters(direction)
-        busy = np.maximum(calls - parameters[LAUNCH_US], 0.0)
-        load = busy.sum(axis=0)
-        slower = parameters[THROTTLE] * np.maximum(load - parameters[THROTTLE_AFTER_US], 0.0)
-        calls += busy * (slower / np.maximum(load, 1e-9))
+        calls = _one_load(calls, setting.attention_parameters(direction))
         calls[:-1], transfers = side_by_side(calls[:-1], transfer_us, setting.profile)
         return calls, transfers
 

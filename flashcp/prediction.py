@@ -52,31 +52,11 @@ class Setting:
     copies: Copies = "published"
 
     @cached_property
-    def _parameters(self) -> dict[tuple[Direction, bool], NDArray[np.float64]]:
-        model = self.model
-        directions: tuple[Direction, ...] = ("forward", "backward")
-        return {
-            (direction, causal): self.profile.attention.parameters(
-                model.q_heads,
-                model.kv_heads,
-                model.head_dim,
-                direction,
-                causal=causal,
-                cache_write=False,
-            )
-            for direction in directions
-            for causal in (True, False)
-        }
-
-    @cached_property
-    def _unthrottled(self) -> dict[tuple[Direction, bool], NDArray[np.float64]]:
-        parameters = {key: values.copy() for key, values in self._parameters.items()}
-        for values in parameters.values():
-            values[THROTTLE] = 0.0
-        return parameters
+    def _parameters(self) -> dict[tuple[Direction, bool, bool, int], NDArray[np.float64]]:
+        return {}
 
     def attention_parameters(
-        self, direction: Direction, *, causal: bool = True, throttled: bool = True
+        self, direction: Direction, *, causal: bool = True, throttled: bool = True, chunks: int = 1
     ) -> NDArray[np.float64]:
         """Return the compiled attention model's parameters for this model's heads.
 
@@ -84,8 +64,25 @@ class Setting:
             direction: forward or backward.
             causal: under the causal mask, or without one.
             throttled: whether the clock drops under a long load.
+            chunks: of how many equal parts of the heads one attends; divides the KV heads.
         """
-        return (self._parameters if throttled else self._unthrottled)[direction, causal]
+        key = direction, causal, throttled, chunks
+        found = self._parameters.get(key)
+        if found is None:
+            model = self.model
+            found = self.profile.attention.parameters(
+                model.q_heads // chunks,
+                model.kv_heads // chunks,
+                model.head_dim,
+                direction,
+                causal=causal,
+                cache_write=False,
+            )
+            if not throttled:
+                found = found.copy()
+                found[THROTTLE] = 0.0
+            self._parameters[key] = found
+        return found
 
     def copies_shards(self, strategy: str) -> bool:
         """Tell whether `strategy`'s copies are counted shard by shard."""
@@ -155,37 +152,48 @@ class _Run:
             self._ring("forward")
             return
         line, copies = self.timeline, self.costs.copies
-        exchange_us = self.costs.exchange_us("forward")
-        own, rest = self.costs.attention("forward")
-        packed = line.run(Kind.COPIES, "pack KV", copies.packed)
-        own, exchange_us = self.costs.beside(own, exchange_us)
-        arrived = self._exchange("forward", exchange_us, packed)
-        if self.plan.overlap:
-            line.run(Kind.FORWARD, _OWN, own)
-        line.run(Kind.COPIES, "place KV", copies.placed, after=arrived)
-        line.run(Kind.FORWARD, _PREFIXES if self.plan.overlap else _ALL, rest)
-        if self.plan.overlap:
-            line.run(Kind.MERGE, "merge outputs", copies.merged)
+        if not self.plan.overlap:
+            packed = line.run(Kind.COPIES, "pack KV", copies.packed)
+            arrived = self._exchange("forward", self.costs.exchange_us("forward"), packed)
+            line.run(Kind.COPIES, "place KV", copies.placed, after=arrived)
+            line.run(Kind.FORWARD, _ALL, self.costs.attention("forward")[1])
+            return
+        beside, chunks = self.costs.beside("forward"), self.costs.chunks
+        came = []
+        for _ in range(chunks):
+            packed = line.run(Kind.COPIES, "pack KV", copies.packed / chunks)
+            came.append(self._exchange("forward", beside.exchange_us, packed))
+        line.run(Kind.FORWARD, _OWN, beside.own)
+        for arrived, part in zip(came, beside.parts, strict=True):
+            line.run(Kind.COPIES, "place KV", copies.placed / chunks, after=arrived)
+            line.run(Kind.FORWARD, _PREFIXES, part)
+            line.run(Kind.MERGE, "merge outputs", copies.merged / chunks)
 
     def backward(self) -> None:
         if self.plan.exchange is Exchange.RING:
             self._ring("backward")
             return
         line, copies = self.timeline, self.costs.copies
-        exchange_us = self.costs.exchange_us("backward")
-        own, rest = self.costs.attention("backward")
+        if not self.plan.overlap:
+            line.run(Kind.BACKWARD, _ALL, self.costs.attention("backward")[1])
+            packed = line.run(Kind.COPIES, "sum dKV", copies.summed)
+            arrived = self._exchange("backward", self.costs.exchange_us("backward"), packed)
+            line.run(Kind.COPIES, "add dKV", copies.returned, after=arrived)
+            return
+        beside, chunks = self.costs.beside("backward"), self.costs.chunks
+        came = []
         # What others wait for comes first, so that it travels while own keys are attended to.
-        line.run(Kind.BACKWARD, _PREFIXES if self.plan.overlap else _ALL, rest)
-        packed = line.run(Kind.COPIES, "sum dKV", copies.summed)
-        own, exchange_us = self.costs.beside(own, exchange_us)
-        arrived = self._exchange("backward", exchange_us, packed)
-        if self.plan.overlap:
-            line.run(Kind.BACKWARD, _OWN, own)
-            line.run(Kind.MERGE, "add dQ", copies.added)
-        line.run(Kind.COPIES, "add dKV", copies.returned, after=arrived)
+        for part in beside.parts:
+            line.run(Kind.BACKWARD, _PREFIXES, part)
+            packed = line.run(Kind.COPIES, "sum dKV", copies.summed / chunks)
+            came.append(self._exchange("backward", beside.exchange_us, packed))
+        line.run(Kind.BACKWARD, _OWN, beside.own)
+        line.run(Kind.MERGE, "add dQ", copies.added)
+        for arrived in came:
+            line.run(Kind.COPIES, "add dKV", copies.returned / chunks, after=arrived)
 
     def _exchange(self, direction: Direction, us: float, packed: Clock) -> Clock:
-        """Queue an exchange that takes `us`, in one step or in two; return when it has ended, [cp].
+        """Queue a part of an exchange that takes `us`, in one step or in two; return its end, [cp].
 
         Home the same way as out: dKV is summed inside the node before it crosses.
         """

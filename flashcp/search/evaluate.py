@@ -5,12 +5,14 @@ once and shared between the ways to run the same shards. Equal to `predict` up t
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from costmodel.attention_kernel import BLOCKED, attention_us
-from flashcp.copied import Held, copied_tokens
+from flashcp import pipeline
+from flashcp.copied import LANDING, Held, copied_tokens
 from flashcp.exchange import (
     Exchange,
     across_tokens,
@@ -23,11 +25,12 @@ from flashcp.exchange import (
     waiting_tokens,
 )
 from flashcp.exchange_times import needed_exchange, two_level_exchange
-from flashcp.overlap import side_by_side
-from flashcp.plan_costs import merged_bytes
+from flashcp.plan_costs import merged_bytes, prefixes_us
 from flashcp.strategies._shards import columns
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from flashcp.prediction import Direction, Setting
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     Clock = NDArray[np.float64]
 
 _DIRECTIONS: "tuple[Direction, ...]" = ("forward", "backward")
+_EXPOSED = 1.004  # of the time without the exchange, from which more parts are tried
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class Option:
         moved_tokens: tokens that the exchange delivers to the rank that gets most.
         across_tokens: tokens that it sends from node to node, all ranks together.
         ranks_per_node: where the exchange has two levels; else None.
+        head_chunks: parts by heads that KV travels in.
     """
 
     rows: "Rows"
@@ -59,16 +64,19 @@ class Option:
     moved_tokens: float
     across_tokens: float = 0.0
     ranks_per_node: int | None = None
+    head_chunks: int = 1
 
 
 @dataclass(frozen=True)
 class _Way:
-    """An exchange of a placement: what each rank sends, its time each way, its traffic."""
+    """An exchange of a placement: what each rank sends, its time each way, its traffic.
+
+    `times` is of so many parts, both ways.
+    """
 
     exchange: Exchange
     sent_tokens: "NDArray[np.int64]"
-    forward_us: float
-    backward_us: float
+    times: "Callable[[int], tuple[float, float]]"
     moved_tokens: float
     across_tokens: float
     ranks_per_node: int | None = None
@@ -91,62 +99,136 @@ def options(
         setting: hardware and model shape; its copies are in place, as `auto`'s are.
         limit_us: return nothing where the attention of one rank alone takes longer.
     """
-    rank, document, start, stop = columns(rows)
+    rank, _, start, stop = columns(rows)
     if limit_us < np.inf and _attends_longer(limit_us, rank, start, stop, cp, setting):
         return []
-    one, two = _attention(rank, start, stop, cp, setting)
-    apart = sum(own + rest for own, rest in two)
-    if min((one[0] + one[1]).max(), np.max(apart)) > limit_us:
+    placed = _Placed(rows, lengths, cp, setting)
+    if placed.least_us > limit_us:
         return []
-    sent, received = needed_tokens(document, rank, start, stop, cp)
-    non_last = non_last_tokens(lengths, document, rank, start, stop, cp)
-    held = np.bincount(rank, stop - start, cp).astype(np.int64)
-    prefix, waiting = waiting_tokens(rank, start, stop, cp)
-    own = own_prefix_tokens(document, rank, start, stop, cp)
-    kept = Held(held, prefix, waiting, *own, non_last, received)
-    per_node = setting.profile.network.per_node(cp, setting.ranks_per_node)
-    needed = float(max(sent.max(), received.max()))
-    ways = [
-        _needed(rows, cp, per_node, setting, needed, sent),
-        _gathered(Exchange.ALL_GATHER_NON_LAST, non_last, cp, per_node, setting),
-        _gathered(Exchange.ALL_GATHER, held * (cp > 1), cp, per_node, setting),
-    ]
-    if 1 < per_node < cp:
-        ways.append(_two_level(rows, cp, per_node, setting))
-    kv_bytes = float(setting.model.kv_bytes_per_token)
-    copies, nothing = setting.profile.copies, np.zeros(cp)
-    dtype_bytes = setting.model.dtype_bytes
-    merged_us, added_us = (
-        copies.us_array(moved, nothing, "in-place") for moved in merged_bytes(waiting, setting)
-    )
     found = []
-    for way in ways:
-        joined_us, split_us = (
-            copies.us_array(
-                copied_tokens(way.exchange, overlap, kept, way.sent_tokens, dtype_bytes) * kv_bytes,
-                nothing,
-                "in-place",
-            )
-            for overlap in (False, True)
-        )
-        times = (way.forward_us, way.backward_us)
-        totals = (
-            _together_us(one, joined_us, times),
-            _apart_us(two, split_us, (merged_us, added_us), times, setting),
-        )
-        for overlap, total in enumerate(totals):
-            found.append(
-                Option(
-                    rows,
-                    way.exchange,
-                    bool(overlap),
-                    total,
-                    way.moved_tokens,
-                    way.across_tokens,
-                    way.ranks_per_node,
-                )
-            )
+    for way in placed.ways():
+        found.append(placed.option(way, overlap=False))
+        option = placed.option(way, overlap=True)
+        found.append(option)
+        chunks = 2
+        # More parts where what is waited for pays for their launches.
+        while (
+            way.exchange in LANDING
+            and setting.model.kv_heads % chunks == 0
+            and option.total_us > _EXPOSED * placed.without_exchange_us(way)
+        ):
+            before, option = option, placed.option(way, overlap=True, chunks=chunks)
+            found.append(option)
+            if option.total_us > before.total_us:
+                break
+            chunks *= 2
     return found
+
+
+class _Placed:
+    """A placement, and what of its costs does not depend on how it is run."""
+
+    def __init__(
+        self, rows: "Rows", lengths: "NDArray[np.int32]", cp: int, setting: "Setting"
+    ) -> None:
+        self.rows, self.lengths, self.cp, self.setting = rows, lengths, cp, setting
+        rank, _, start, stop = columns(rows)
+        splits = np.searchsorted(rank, np.arange(cp + 1)).astype(np.int64)
+        k_lens = stop.astype(np.int64)
+        q_lens = k_lens - start
+        self._segments = waiting_segments(start, stop, splits)
+        self._one, self._own = [], []
+        for direction in _DIRECTIONS:
+            causal = setting.attention_parameters(direction)
+            self._one.append(attention_us(q_lens, k_lens, splits, causal))
+            self._own.append(attention_us(q_lens, q_lens, splits, causal))
+        self._prefixes = {1: self._parts(1)}
+        apart = sum(self._own) + sum(self._prefixes[1])
+        self.least_us = float(min(np.add(*self._one).max(), np.max(apart)))
+
+    def _parts(self, chunks: int) -> "list[Clock]":
+        return [prefixes_us(self._segments, d, chunks, self.setting) for d in _DIRECTIONS]
+
+    @cached_property
+    def _needed(self) -> "tuple[NDArray[np.int64], NDArray[np.int64]]":
+        rank, document, start, stop = columns(self.rows)
+        return needed_tokens(document, rank, start, stop, self.cp)
+
+    @cached_property
+    def _held(self) -> Held:
+        rank, document, start, stop = columns(self.rows)
+        cp = self.cp
+        return Held(
+            np.bincount(rank, stop - start, cp).astype(np.int64),
+            *waiting_tokens(rank, start, stop, cp),
+            *own_prefix_tokens(document, rank, start, stop, cp),
+            non_last_tokens(self.lengths, document, rank, start, stop, cp),
+            self._needed[1],
+        )
+
+    @cached_property
+    def _merges(self) -> "tuple[Clock, Clock]":
+        merged, added = (
+            self._us(moved) for moved in merged_bytes(self._held.waiting, self.setting)
+        )
+        return merged, added
+
+    def _us(self, moved: "Clock") -> "Clock":
+        return self.setting.profile.copies.us_array(moved, np.zeros(self.cp), "in-place")
+
+    def ways(self) -> list[_Way]:
+        """Return the exchanges that there are."""
+        cp, setting = self.cp, self.setting
+        per_node = setting.profile.network.per_node(cp, setting.ranks_per_node)
+        ways = [
+            _needed(self.rows, cp, per_node, setting, self._needed),
+            _gathered(Exchange.ALL_GATHER_NON_LAST, self._held.non_last, cp, per_node, setting),
+            _gathered(Exchange.ALL_GATHER, self._held.tokens * (cp > 1), cp, per_node, setting),
+        ]
+        if 1 < per_node < cp:
+            ways.append(_two_level(self.rows, cp, per_node, setting))
+        return ways
+
+    def option(self, way: _Way, *, overlap: bool, chunks: int = 1) -> Option:
+        """Predict one way to run it."""
+        return Option(
+            self.rows,
+            way.exchange,
+            overlap,
+            self._total_us(way, way.times(chunks), overlap, chunks),
+            way.moved_tokens,
+            way.across_tokens,
+            way.ranks_per_node,
+            chunks,
+        )
+
+    def without_exchange_us(self, way: _Way) -> float:
+        """Return what would be left, with overlap, if the exchange took no time."""
+        return self._total_us(way, (0.0, 0.0), overlap=True, chunks=1)
+
+    def _total_us(self, way: _Way, times: tuple[float, float], overlap: bool, chunks: int) -> float:
+        tokens = copied_tokens(
+            way.exchange, overlap, self._held, way.sent_tokens,
+            self.setting.model.dtype_bytes, chunks,
+        )  # fmt: skip
+        copied = self._us(tokens * float(self.setting.model.kv_bytes_per_token))
+        packed, placed, summed, returned = copied
+        if not overlap:
+            arrived = packed.max() + times[0]
+            began = float((arrived + placed + self._one[0]).max())
+            arrived = (began + self._one[1] + summed).max() + times[1]
+            return float(arrived + returned.max())
+        if chunks not in self._prefixes:
+            self._prefixes[chunks] = self._parts(chunks)
+        (own, own_back), (rest, rest_back) = self._own, self._prefixes[chunks]
+        merged, added = self._merges
+        profile = self.setting.profile
+        out = pipeline.forward((own, rest), times[0], chunks, (packed, placed, merged), profile)
+        back = pipeline.backward(
+            (own_back, rest_back), times[1], chunks, (summed, added, returned), profile,
+            float(out.ends.max()),
+        )  # fmt: skip
+        return float(back.ends.max())
 
 
 def _needed(
@@ -154,28 +236,36 @@ def _needed(
     cp: int,
     per_node: int,
     setting: "Setting",
-    largest_tokens: float,
-    sent: "NDArray[np.int64]",
+    tokens: "tuple[NDArray[np.int64], NDArray[np.int64]]",
 ) -> _Way:
+    sent, received = tokens
+    largest = float(max(sent.max(), received.max()))
     together, most = 0.0, 0.0
     if per_node < cp:
         rank, document, start, stop = columns(rows)
         across = across_tokens(document, rank, start, stop, cp, per_node)
         together, most = float(across[0].sum()), float(max(across[0].max(), across[1].max()))
-    us = needed_exchange(largest_tokens, most, cp, setting).us
-    return _Way(Exchange.ALL_TO_ALL_NEEDED, sent, us, us, largest_tokens, together)
+
+    def times(chunks: int) -> tuple[float, float]:
+        us = needed_exchange(largest, most, cp, setting, chunks).us
+        return us, us
+
+    return _Way(Exchange.ALL_TO_ALL_NEEDED, sent, times, largest, together)
 
 
 def _two_level(rows: "Rows", cp: int, per_node: int, setting: "Setting") -> _Way:
     rank, document, start, stop = columns(rows)
     *tokens, passed, summed = two_level_counts(document, rank, start, stop, cp, per_node)
-    levels = two_level_exchange(tuple(tokens), summed, cp, per_node, setting)
     sent, received = tokens[0] + tokens[2], tokens[1] + tokens[3]
+
+    def times(chunks: int) -> tuple[float, float]:
+        part = two_level_exchange(tuple(tokens), summed, cp, per_node, setting, chunks)
+        return chunks * part.whole("forward").us, chunks * part.whole("backward").us
+
     return _Way(
         Exchange.ALL_TO_ALL_TWO_LEVEL,
         sent - passed,
-        levels.whole("forward").us,
-        levels.whole("backward").us,
+        times,
         float(max(sent.max(), received.max())),
         float(tokens[0].sum()),
         per_node,
@@ -197,29 +287,7 @@ def _gathered(
         )
     together, _ = across_uniform(exchange, largest_tokens, cp, per_node)
     moved = float((cp - 1) * largest_tokens)
-    return _Way(exchange, sent, forward_us, backward_us, moved, together)
-
-
-def _attention(
-    rank: "NDArray[np.int32]",
-    start: "NDArray[np.int32]",
-    stop: "NDArray[np.int32]",
-    cp: int,
-    setting: "Setting",
-) -> "tuple[list[Clock], list[tuple[Clock, Clock]]]":
-    """Return each rank's attention in each direction, in one call and in two."""
-    splits = np.searchsorted(rank, np.arange(cp + 1)).astype(np.int64)
-    k_lens = stop.astype(np.int64)
-    q_lens = k_lens - start
-    waiting = waiting_segments(start, stop, splits)
-    one, two = [], []
-    for direction in _DIRECTIONS:
-        causal = setting.attention_parameters(direction)
-        full = setting.attention_parameters(direction, causal=False)
-        one.append(attention_us(q_lens, k_lens, splits, causal))
-        own = attention_us(q_lens, q_lens, splits, causal)
-        two.append((own, attention_us(*waiting, full)))
-    return one, two
+    return _Way(exchange, sent, lambda _: (forward_us, backward_us), moved, together)
 
 
 def _attends_longer(
@@ -244,33 +312,3 @@ def _attends_longer(
     q_lens = k_lens - start
     least = sum(attention_us(q_lens, k_lens, splits, p) for p in parameters)
     return bool(np.max(least) > limit_us)
-
-
-def _together_us(attention: "list[Clock]", copied: "Clock", exchange: tuple[float, float]) -> float:
-    """Return the slowest rank's forward and backward where all attention waits."""
-    packed, placed, summed, returned = copied
-    arrived = packed.max() + exchange[0]
-    began = float((arrived + placed + attention[0]).max())
-    arrived = (began + attention[1] + summed).max() + exchange[1]
-    return float(arrived + returned.max())
-
-
-def _apart_us(
-    attention: "list[tuple[Clock, Clock]]",
-    copied: "Clock",
-    merged: "tuple[Clock, Clock]",
-    exchange: tuple[float, float],
-    setting: "Setting",
-) -> float:
-    """Return the slowest rank's forward and backward where own keys are attended to meanwhile."""
-    (own, rest), (own_back, rest_back) = attention
-    packed, placed, summed, returned = copied
-    own, there = side_by_side(own, exchange[0], setting.profile)
-    own_back, home = side_by_side(own_back, exchange[1], setting.profile)
-    arrived = packed.max() + there
-    ready = packed + own
-    began = float((np.maximum(ready, arrived) + placed + rest + merged[0]).max())
-    gone = began + rest_back + summed
-    arrived = gone.max() + home
-    ready = gone + own_back + merged[1]
-    return float((np.maximum(ready, arrived) + returned).max())

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flashcp.auto import auto_plan
+from flashcp.copied import LANDING
 from flashcp.exchange import Exchange
 from flashcp.parts import predict_parts
 from flashcp.planning import plan
@@ -30,6 +31,7 @@ _EXCHANGES = {
         Exchange.ALL_GATHER_NON_LAST,
     ),
 }
+_CHUNKS = (1, 2, 4, 8)  # parts by heads in which KV travels
 _OVERLAPS = {"on": (True,), "off": (False,), "own": (False, True)}
 
 
@@ -60,11 +62,13 @@ def switched_plan(
     ]
     per_node = setting.profile.network.per_node(cp, setting.ranks_per_node)
     ways = [
-        _run_by(replace(placement, strategy=AUTO, overlap=overlap), exchange, per_node)
+        _run_by(replace(placement, strategy=AUTO), exchange, overlap, per_node, chunks)
         for placement in placements
         if placement.exchange is not Exchange.RING
         for exchange, overlap in product(_EXCHANGES[what_if.exchange], _OVERLAPS[what_if.overlap])
         if exchange is not Exchange.ALL_TO_ALL_TWO_LEVEL or 1 < per_node < cp
+        for chunks in (_CHUNKS if overlap and exchange in LANDING else (1,))
+        if setting.model.kv_heads % chunks == 0
     ]
     return min(ways, key=lambda way: predict_parts(way, setting).total_us)
 
@@ -72,13 +76,20 @@ def switched_plan(
 def _switch(made: Plan, what_if: WhatIf) -> Plan:
     if made.exchange is Exchange.RING:
         return made
-    if what_if.exchange != "own":
-        made = _run_by(made, _EXCHANGES[what_if.exchange][0])
-    if what_if.overlap != "own":
-        made = replace(made, overlap=what_if.overlap == "on")
-    return made
+    own = what_if.exchange == "own"
+    exchange = made.exchange if own else _EXCHANGES[what_if.exchange][0]
+    overlap = made.overlap if what_if.overlap == "own" else what_if.overlap == "on"
+    return _run_by(made, exchange, overlap)
 
 
-def _run_by(made: Plan, exchange: Exchange, per_node: int | None = None) -> Plan:
+def _run_by(
+    made: Plan, exchange: Exchange, overlap: bool, per_node: int | None = None, chunks: int = 1
+) -> Plan:
     two_level = exchange is Exchange.ALL_TO_ALL_TWO_LEVEL
-    return replace(made, exchange=exchange, ranks_per_node=per_node if two_level else None)
+    return replace(
+        made,
+        exchange=exchange,
+        overlap=overlap,
+        ranks_per_node=per_node if two_level else None,
+        head_chunks=chunks,
+    )

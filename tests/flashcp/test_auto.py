@@ -70,6 +70,7 @@ def test_options_are_predicted_as_predict_does(pack, cp):
             made,
             exchange=option.exchange,
             overlap=option.overlap,
+            head_chunks=option.head_chunks,
             ranks_per_node=option.ranks_per_node,
             strategy="auto",
         )
@@ -92,6 +93,7 @@ def test_options_on_nodes_are_predicted_and_measured_as_their_plans(pack, nodes,
             made,
             exchange=option.exchange,
             overlap=option.overlap,
+            head_chunks=option.head_chunks,
             ranks_per_node=option.ranks_per_node,
             strategy="auto",
         )

@@ -88,6 +88,7 @@ def test_the_search_predicts_slowed_exchanges_as_timelines_do(pack, cp, slowed):
             made,
             exchange=option.exchange,
             overlap=option.overlap,
+            head_chunks=option.head_chunks,
             ranks_per_node=option.ranks_per_node,
         )
         assert option.total_us == pytest.approx(predict(plan, setting).total_us, rel=1e-9)
