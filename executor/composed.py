@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from costmodel.timeline import Kind, Stream, Timeline
 from executor.joined import ALL, OWN, PREFIXES
+from flashcp import pipeline
 from flashcp.exchange import Exchange
 from flashcp.overlap import side_by_side
 from flashcp.plan_costs import PlanCosts
@@ -18,13 +19,14 @@ from flashcp.prediction import Direction, Setting
 
 Times = list[dict[str, float]]  # of each rank, microseconds by piece
 _Clock = NDArray[np.float64]
+_SUMS = "sum dKV of the node"
 
 
 def exchange_us(plan: Plan, setting: Setting) -> float:
     """Return the profile's time of the exchanges of both directions by themselves."""
     costs = PlanCosts(plan, setting)
     if costs.two_levels is not None:
-        return 2 * (costs.two_levels.across.us + costs.two_levels.inside.us)
+        return 2 * costs.chunks * (costs.two_levels.across.us + costs.two_levels.inside.us)
     steps = plan.cp - 1 if plan.exchange is Exchange.RING else 1
     directions: tuple[Direction, ...] = ("forward", "backward")
     return sum(steps * costs.exchange_us(d) + _home_us(costs, d) for d in directions)
@@ -62,55 +64,82 @@ class _Direction:
     def _us(self, name: str) -> _Clock:
         return np.array([times.get(name, 0.0) for times in self._times])
 
-    def _queue(self, kind: Kind, name: str, after: _Clock | None = None) -> None:
-        self._line.run(kind, name, self._us(name), after=after)
+    def _queue(self, kind: Kind, name: str, after: _Clock | None = None, *, share: int = 1) -> None:
+        self._line.run(kind, name, self._us(name) / share, after=after)
 
     def _forward(self) -> None:
-        kind, overlap = self._kind, self._plan.overlap
-        self._queue(Kind.COPIES, "pack KV")
-        own_us, arrived = self._exchange("KV")
+        kind, chunks = self._kind, self._costs.chunks
+        beside = self._beside()
+        came = []
+        for _ in range(chunks):
+            self._queue(Kind.COPIES, "pack KV", share=chunks)
+            came.append(self._exchange("KV", beside))
         self._queue(Kind.COPIES, "place own KV")
-        if overlap:
-            self._line.run(kind, OWN, own_us)
-        self._queue(Kind.COPIES, "place KV", after=arrived)
-        self._queue(kind, PREFIXES if overlap else ALL, after=arrived)
-        if overlap:
-            self._queue(Kind.MERGE, "merge outputs")
+        if beside is None:
+            self._queue(Kind.COPIES, "place KV", after=came[0])
+            self._queue(kind, ALL, after=came[0])
+            return
+        self._line.run(kind, OWN, beside.own)
+        for arrived, part in zip(came, beside.parts, strict=True):
+            self._queue(Kind.COPIES, "place KV", after=arrived, share=chunks)
+            self._line.run(kind, PREFIXES, part, after=arrived)
+            self._queue(Kind.MERGE, "merge outputs", share=chunks)
 
     def _backward(self) -> None:
-        kind, overlap = self._kind, self._plan.overlap
-        self._queue(kind, PREFIXES if overlap else ALL)
-        self._queue(Kind.COPIES, "sum dKV")
-        own_us, arrived = self._exchange("dKV")
-        if overlap:
-            self._line.run(kind, OWN, own_us)
+        kind, chunks = self._kind, self._costs.chunks
+        beside = self._beside()
+        came = []
+        for part in self._us(ALL)[None] if beside is None else beside.parts:
+            self._line.run(kind, ALL if beside is None else PREFIXES, part)
+            self._queue(Kind.COPIES, "sum dKV", share=chunks)
+            came.append(self._exchange("dKV", beside))
+        if beside is not None:
+            self._line.run(kind, OWN, beside.own)
             self._queue(Kind.MERGE, "add dQ")
-        self._queue(Kind.COPIES, "add dKV", after=arrived)
+        for arrived in came:
+            self._queue(Kind.COPIES, "add dKV", after=arrived, share=chunks)
 
-    def _exchange(self, what: str) -> tuple[_Clock, _Clock | None]:
-        """Queue the exchange; return attention to own keys beside it, and when it has ended."""
-        line, levels, own = self._line, self._costs.two_levels, self._us(OWN)
-        alone_us = self._costs.exchange_us(self._direction)
-        if alone_us == 0:
-            return own, None
+    def _beside(self) -> pipeline.Beside | None:
+        """Return what attention and exchange take side by side; None without overlap."""
+        if not self._plan.overlap:
+            return None
+        chunks, back = self._costs.chunks, self._direction == "backward"
+        names = (
+            ("sum dKV", "add dQ", "add dKV") if back else ("pack KV", "place KV", "merge outputs")
+        )
+        copies = (self._us(names[0]), self._us(names[1]), self._us(names[2]))
+        run = pipeline.backward if back else pipeline.forward
+        attention = self._us(OWN), self._us(PREFIXES) / chunks
+        alone_us = chunks * self._alone_us()
+        return run(attention, alone_us, chunks, copies, self._setting.profile)
+
+    def _alone_us(self) -> float:
+        """Return what a part of the exchange takes, with what a node's ranks sum in between."""
+        levels = self._costs.two_levels
         if levels is None:
-            own, ended = side_by_side(own, alone_us, self._setting.profile)
-            return own, line.collective(what, float(ended), after=line.now(Stream.COMPUTE))
+            return self._costs.exchange_us(self._direction) / self._costs.chunks
+        summed_us = float(self._us(_SUMS).max()) / self._costs.chunks
+        return levels.across.us + levels.inside.us + summed_us
+
+    def _exchange(self, what: str, beside: pipeline.Beside | None) -> _Clock | None:
+        """Queue a part of the exchange; return when it has ended, None where nothing travels."""
+        line, levels, alone_us = self._line, self._costs.two_levels, self._alone_us()
+        if self._costs.exchange_us(self._direction) == 0:
+            return None
+        us = alone_us if beside is None else beside.exchange_us
+        if levels is None:
+            return line.collective(what, us, after=line.now(Stream.COMPUTE))
         # What is passed on lies where it landed; home, the node's gradients are summed before they
         # cross.
-        name = "sum dKV of the node"
-        summed_us = self._us(name)
-        alone_us = levels.across.us + levels.inside.us + float(summed_us.max())
-        own, ended = side_by_side(own, alone_us, self._setting.profile)
-        slower = float(ended) / alone_us
+        slower = us / alone_us
         rails = (f"{what}, across nodes", levels.across.us * slower)
         inside = (f"{what}, inside nodes", levels.inside.us * slower)
         first, last = (rails, inside) if what == "KV" else (inside, rails)
         came = line.collective(*first, after=line.now(Stream.COMPUTE))
         if what == "dKV":
-            us = summed_us * slower
-            came = line.run(Kind.COPIES, name, us, stream=Stream.EXCHANGE, after=came)
-        return own, line.collective(*last, after=came)
+            summed_us = self._us(_SUMS) / self._costs.chunks * slower
+            came = line.run(Kind.COPIES, _SUMS, summed_us, stream=Stream.EXCHANGE, after=came)
+        return line.collective(*last, after=came)
 
     def _ring(self) -> None:
         line, cp = self._line, self._plan.cp

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from costmodel import load_model, load_profile
+from flashcp.copied import LANDING
 from flashcp.exchange import Exchange
 from flashcp.overlap import side_by_side
 from flashcp.parts import predict_parts
@@ -60,14 +61,20 @@ def test_without_an_exchange_nothing_is_slowed(a, f, g):
     strategy=st.sampled_from(sorted(STRATEGIES)),
     exchange=st.sampled_from([None, *Exchange]),
     slowed=st.tuples(factors, factors),
+    chunks=st.sampled_from([1, 2, 8]),
 )
 @settings(max_examples=60, deadline=None)
-def test_sweeps_predict_slowed_exchanges_as_timelines_do(pack, cp, strategy, exchange, slowed):
+def test_sweeps_predict_slowed_exchanges_as_timelines_do(
+    pack, cp, strategy, exchange, slowed, chunks
+):
     made = shard(pack, cp, strategy)
     per_node = 2 if cp % 2 == 0 else 1
     if exchange not in (None, Exchange.RING):
         levels = per_node if exchange is Exchange.ALL_TO_ALL_TWO_LEVEL else None
-        made = replace(made, exchange=exchange, overlap=True, ranks_per_node=levels)
+        chunks = chunks if exchange in LANDING else 1
+        made = replace(
+            made, exchange=exchange, overlap=True, ranks_per_node=levels, head_chunks=chunks
+        )
     setting = Setting(
         slowing(*slowed), load_model("llama3-8b"), ranks_per_node=per_node, copies="in-place"
     )

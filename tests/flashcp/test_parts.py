@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from costmodel import load_model, load_profile
+from flashcp.copied import LANDING
 from flashcp.exchange import Exchange
 from flashcp.parts import Parts, predict_parts
 from flashcp.plan_costs import PlanCosts
@@ -41,12 +42,17 @@ def test_quick_parts_equal_the_timelines(strategy, pack, cp, copies):
     strategy=st.sampled_from(["per-seq", "per-doc", "flashcp"]),
     exchange=st.sampled_from(JOINED),
     overlap=st.booleans(),
+    chunks=st.sampled_from([1, 2, 4, 8]),
 )
 @settings(max_examples=60, deadline=None)
 def test_quick_parts_equal_the_timelines_under_every_exchange(
-    pack, cp, strategy, exchange, overlap
+    pack, cp, strategy, exchange, overlap, chunks
 ):
-    plan = replace(shard(pack, cp, strategy), exchange=exchange, overlap=overlap)
+    if not overlap or exchange not in LANDING:
+        chunks = 1
+    plan = replace(
+        shard(pack, cp, strategy), exchange=exchange, overlap=overlap, head_chunks=chunks
+    )
     same(plan, replace(SETTING, copies="in-place"))
 
 
@@ -57,9 +63,10 @@ def test_quick_parts_equal_the_timelines_under_every_exchange(
     strategy=st.sampled_from(sorted(STRATEGIES)),
     exchange=st.sampled_from([None, *Exchange]),
     overlap=st.booleans(),
+    chunks=st.sampled_from([1, 2, 4, 8]),
 )
 @settings(max_examples=60, deadline=None)
-def test_quick_parts_span_nodes(pack, nodes, per_node, strategy, exchange, overlap):
+def test_quick_parts_span_nodes(pack, nodes, per_node, strategy, exchange, overlap, chunks):
     plan = shard(pack, nodes * per_node, strategy)
     if exchange is not None and plan.exchange is not Exchange.RING:
         two_level = exchange is Exchange.ALL_TO_ALL_TWO_LEVEL
@@ -68,6 +75,7 @@ def test_quick_parts_span_nodes(pack, nodes, per_node, strategy, exchange, overl
             exchange=exchange,
             overlap=overlap and exchange is not Exchange.RING,
             ranks_per_node=per_node if two_level else None,
+            head_chunks=chunks if overlap and exchange in LANDING else 1,
         )
     same(plan, replace(SETTING, ranks_per_node=per_node))
 
