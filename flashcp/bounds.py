@@ -112,7 +112,12 @@ class _Pack:
         # At any balance: one rank may have all the work.
         received = least_traffic_tokens(self.tokens, self.cp, imbalance=self.cp)
         kv_bytes = received * setting.model.kv_bytes_per_token
-        needed_us = 2 * profile.all_to_all_v_us(kv_bytes, self.cp, ranks_per_node=per_node).us
+        # In parts as well: a curve may be steeper than in proportion somewhere.
+        needed_us = 2 * min(
+            parts * profile.all_to_all_v_us(kv_bytes / parts, self.cp, ranks_per_node=per_node).us
+            for parts in (2**power for power in range(setting.model.kv_heads.bit_length()))
+            if setting.model.kv_heads % parts == 0
+        )
         gathered = kv_bytes * self.cp / (self.cp - 1)
         gathered_us = sum(
             profile.collective_us(name, gathered, self.cp, ranks_per_node=per_node).us

@@ -1,4 +1,4 @@
-"""Attention beside an exchange in parts: never later than it must be, and no earlier than it can."""
+"""Attention beside an exchange in parts: no later than it must be, no earlier than it can."""
 
 from dataclasses import replace
 
