@@ -123,7 +123,7 @@ class _Pack:
             profile.collective_us(name, gathered, self.cp, ranks_per_node=per_node).us
             for name in ("all_gather", "reduce_scatter")
         )
-        return min(needed_us, gathered_us)
+        return float(min(needed_us, gathered_us))
 
     def _returned_us(self) -> float:
         """Return the mean rank's sums of gradients that came home.
