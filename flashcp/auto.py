@@ -4,8 +4,9 @@ The search places the documents; the other strategies' shards are candidates as 
 predicted with every all-gather and with the all-to-all of what is needed, in one level and across
 nodes in two, in one kernel call and in two with the exchange between them; and the rings as they
 are. Among candidates within 0.5% of the best it takes the one that sends least across nodes, then
-the one that moves least, since traffic costs power and disturbs others even where it is hidden; but
-never one that is predicted slower than another strategy as that one runs.
+one whose work is even, then the one that moves least, since traffic costs power and disturbs others
+even where it is hidden; but never one that is predicted slower than another strategy as that one
+runs.
 """
 
 from dataclasses import replace
@@ -22,7 +23,7 @@ from flashcp.parts import predict_parts
 from flashcp.plans import Plan
 from flashcp.search.evaluate import Option, options
 from flashcp.search.nodes import gather_on_nodes
-from flashcp.search.placement import find_placement
+from flashcp.search.placement import EVEN, find_placements, imbalance
 from flashcp.search.weights import TILE, TILE_US, search_weights
 from flashcp.strategies import AUTO, FLASHCP, STRATEGIES, check_cp, check_lengths
 from flashcp.strategies._shards import columns
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 DEFAULT_EFFORT = 1.0
 MOST_EFFORT = 1e6
 _MOST_RANKS_TWICE = 32  # up to which packs that span nodes are searched twice
-_TOLERANCE = 1.005  # over the best predicted time, within which traffic decides
+_TOLERANCE = 1.005  # over the best predicted time, within which evenness and traffic decide
 
 
 def auto_plan(
@@ -65,15 +66,19 @@ def auto_plan(
     found: list[Option] = []
     searched_by = _weights(checked, cp, per_node, setting)
     for weights in searched_by:
-        placement = find_placement(checked, cp, weights, effort, others=whole)
-        seatings = [gather_on_nodes(placement, cp, per_node)]
-        if per_node < cp <= _MOST_RANKS_TWICE:
-            # What crosses in all may fall and the busiest rank's share of it rise: as it is, too.
-            seatings.append(placement)
-        if 1 < per_node < cp:
-            seatings.append(gather_on_nodes(placement, cp, per_node, two_level=True))
-        for seated in seatings:
-            found.extend(options(seated, checked, cp, setting))
+        # On nodes work is uneven on purpose, to cross less; the plan as if they were one goes on.
+        placements = find_placements(
+            checked, cp, weights, effort, others=whole, again=weights is searched_by[-1]
+        )
+        for placement in placements:
+            seatings = [gather_on_nodes(placement, cp, per_node)]
+            if per_node < cp <= _MOST_RANKS_TWICE:
+                # What crosses in all may fall and the busiest rank's share of it rise: as it is.
+                seatings.append(placement)
+            if 1 < per_node < cp:
+                seatings.append(gather_on_nodes(placement, cp, per_node, two_level=True))
+            for seated in seatings:
+                found.extend(options(seated, checked, cp, setting))
     pair_us = float(searched_by[0][TILE_US]) / TILE**2
     others_us = np.inf  # the fastest other strategy, run its own way
     for rule in STRATEGIES.values():
@@ -91,7 +96,12 @@ def auto_plan(
     limit = min(_TOLERANCE * min(option.total_us for option in found), others_us)
     best = min(
         (option for option in found if option.total_us <= limit),
-        key=lambda option: (option.across_tokens, option.moved_tokens, option.total_us),
+        key=lambda option: (
+            option.across_tokens,
+            imbalance(option.rows, cp) > EVEN,
+            option.moved_tokens,
+            option.total_us,
+        ),
     )
     return _plan(checked, cp, best, AUTO)
 

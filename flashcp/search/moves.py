@@ -13,8 +13,10 @@ Seven kinds of move:
     bridge  a slide that is paid for: as many tokens come back, as a whole piece or by a second
             slide, so that work changes and tokens do not, and nothing new is cut
 
-Half of the moves start from or lead to the rank that is worst off. Cuts fall on multiples of the
-grid, a power of two.
+Half of the moves start from or lead to the rank that is worst off. A level takes from the rank with
+more work the deepest of half as many pieces as it holds, drawn, and a split does so where its giver
+has more: among a hundred short documents the one piece whose place matters is not found otherwise.
+Cuts fall on multiples of the grid, a power of two.
 """
 
 from flashcp.search.loads import Floats
@@ -29,6 +31,8 @@ MOVE = 5
 
 # Of 256 draws, below which each kind of move is taken.
 _SWAP, _MOVE, _SLIDE, _SPLIT, _TRADE, _LEVEL = 40, 55, 85, 100, 140, 200
+_MOST_DRAWN = 16  # pieces, besides one, of which a level or a split takes the deepest
+_FACTOR, _ADDEND = 25_173, 13_849  # of a congruential generator that has all of 16 bits
 _TRIES = 8  # pieces looked at for one that has a neighbour
 _UNIT = 0xFFFF  # 16 random bits
 
@@ -78,6 +82,8 @@ def draw_move(
     if kind < _SLIDE or kind >= _LEVEL:
         return _slide(pool, lists, ranks, grid, kind >= _LEVEL, who >> 48, how >> 4, chance, move)
     if kind < _SPLIT:
+        if loads[one, PAIRS] > loads[other, PAIRS]:
+            move[0, PIECE] = _deepest(pool, lists[one], ranks[one, SIZE], who >> 32)
         piece = move[0, PIECE]
         move[0, CUT] = _cut(
             pool, piece, _amount(pool, piece, how >> 4, chance), move[0, HEAD], grid
@@ -85,7 +91,12 @@ def draw_move(
         return 1 if move[0, CUT] >= 0 else 0
     if kind < _TRADE:
         return _trade(pool, move, grid)
-    return _level(pool, move, 0.5 * (loads[one, PAIRS] - loads[other, PAIRS]), grid)
+    surplus = 0.5 * (loads[one, PAIRS] - loads[other, PAIRS])
+    if surplus > 0.0:
+        move[0, PIECE] = _deepest(pool, lists[one], ranks[one, SIZE], who >> 32)
+    else:
+        move[1, PIECE] = _deepest(pool, lists[other], ranks[other, SIZE], who >> 48)
+    return _level(pool, move, surplus, grid)
 
 
 @jit
@@ -134,6 +145,18 @@ def _trade(pool: Ints, move: Ints, grid: int) -> int:
     larger = 0 if size > other else 1
     move[larger, CUT] = _cut(pool, move[larger, PIECE], min(size, other), move[larger, HEAD], grid)
     return 2
+
+
+@jit
+def _deepest(pool: Ints, listed: Ints, size: int, bits: int) -> int:
+    """Return the piece that ends deepest of half as many draws as a rank has pieces."""
+    best = -1
+    for _ in range(1 + min(size >> 1, _MOST_DRAWN)):
+        piece = listed[((bits & _UNIT) * size) >> 16]
+        if best < 0 or pool[piece, STOP] > pool[best, STOP]:
+            best = piece
+        bits = _FACTOR * (bits & _UNIT) + _ADDEND
+    return best
 
 
 @jit

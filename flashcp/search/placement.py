@@ -2,8 +2,9 @@
 
 A first stage is warm and lets tokens and work differ for some cost, so that long documents find
 their ranks; the next two make that dear. Then tokens are made equal, which costs balance, and work
-is evened out without touching tokens, which regains it. Measured effects of each part:
-docs/research/auto.md.
+is evened out without touching tokens, which regains it. Where the largest rank still has more than
+0.5% over the mean, the last stage goes on from the finished placement, whose tokens are equal, up
+to three times; each end is a candidate. Measured effects of each part: docs/research/auto.md.
 """
 
 from functools import cache
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from flashcp.search.anneal import anneal
 from flashcp.search.cycles import even_out
+from flashcp.search.energy import time_energy
 from flashcp.search.loads import Floats
 from flashcp.search.repair import CUTS_A_RANK, repair
 from flashcp.search.seed import adopt, seed
@@ -30,6 +32,9 @@ STEPS_A_RANK = 850  # of one unit of effort, up to 8 ranks
 _SEED = 20261124
 _DRAWS = 1 << 16
 _ANNEALED_CUTS_A_RANK = 8  # most pieces that annealing adds, a rank
+EVEN = 1.005  # work of the largest rank over the mean that is good enough
+_MOST_TURNS = 3  # more of the last stage where it is not
+_RANKS_AND_TURNS = 24  # most ranks times turns
 _LEAST_TILES_A_RANK = 16  # ranks of fewer are cut on a finer grid
 
 # Share of the steps, temperature, token weight and balance weight of each stage.
@@ -50,7 +55,20 @@ def find_placement(
     *,
     others: "Rows | None" = None,
 ) -> "Rows":
-    """Search for a placement of one pack with equal tokens.
+    """Search for one placement; the first of `find_placements`, same arguments."""
+    return find_placements(lengths, cp, weights, effort, others=others, again=False)[0]
+
+
+def find_placements(
+    lengths: NDArray[np.int32],
+    cp: int,
+    weights: Floats,
+    effort: float,
+    *,
+    others: "Rows | None" = None,
+    again: bool = True,
+) -> "list[Rows]":
+    """Search for placements of one pack with equal tokens.
 
     Args:
         lengths: tokens of each packed document, [documents].
@@ -59,31 +77,58 @@ def find_placement(
         effort: budget in units of STEPS_A_RANK steps a rank, fewer beyond 8 ranks; 0 only seeds
             and repairs.
         others: FlashCP's canonical shards of the pack, to start from as well; None makes them.
+        again: whether the last stage goes on where work is uneven; at most three times up to 8
+            ranks, less often up to 24, not beyond, where it would take too long.
 
     Returns:
-        Canonical shards, int32 [shards, 4]: rank, document, start, stop. The same placement, but
-        for the documents' numbers, whatever the documents' order.
+        Canonical shards, int32 [shards, 4]: rank, document, start, stop; of one or more placements.
+        The same ones, but for the documents' numbers, whatever the documents' order.
     """
     order = np.argsort(-lengths.astype(np.int64), kind="stable")
-    falling = lengths[order]
     if others is None:
         others = flashcp_shards(lengths, cp)
     place = np.empty_like(order)
     place[order] = np.arange(order.size)
     others = others.copy()
     others[:, 1] = place[others[:, 1]]
-    rows = _search(
-        falling.astype(np.int64),
-        cp,
-        weights.copy(),
-        _draws(),
-        _grid(int(lengths.sum(dtype=np.int64)) // cp),
-        _steps(effort, cp),
-        _STAGES,
-        others[np.lexsort((others[:, 2], others[:, 1]))].astype(np.int64),
-    )
-    rows[:, 1] = order[rows[:, 1]]
-    return rows[np.lexsort((rows[:, 2], rows[:, 1], rows[:, 0]))]
+    whole = others[np.lexsort((others[:, 2], others[:, 1]))].astype(np.int64)
+    grid = _grid(int(lengths.sum(dtype=np.int64)) // cp)
+    steps = _steps(effort, cp)
+    falling = lengths[order].astype(np.int64)
+    rows = _search(falling, cp, weights.copy(), _draws(), grid, steps, _STAGES, whole)
+    found = [rows]
+
+    def go_on(rows: Ints, turn: int) -> "Rows":
+        return _go_on(
+            rows, order.size, cp, weights.copy(), _draws(), grid, turn * steps, steps, _STAGES[-1]
+        )
+
+    turns = min(_MOST_TURNS, _RANKS_AND_TURNS // cp) if again else 0
+    for turn in range(turns):
+        if imbalance(rows, cp) <= EVEN:
+            break
+        rows = go_on(rows.astype(np.int64), turn)
+        found.append(rows)
+    if turns and imbalance(whole, cp) > EVEN:
+        slowest = min(_slowness(each.astype(np.int64), order.size, cp, weights) for each in found)
+        if _slowness(whole, order.size, cp, weights) < slowest:
+            found.append(go_on(whole, 0))
+    for rows in found:
+        rows[:, 1] = order[rows[:, 1]]
+    return [rows[np.lexsort((rows[:, 2], rows[:, 1], rows[:, 0]))] for rows in found]
+
+
+def imbalance(rows: "Rows | Ints", cp: int) -> float:
+    """Return the largest rank's work over the mean."""
+    sizes = (rows[:, 3] - rows[:, 2]).astype(np.float64)
+    work = np.bincount(rows[:, 0], sizes * (rows[:, 2] + rows[:, 3] + 1.0), cp)
+    return float(work.max() / work.mean())
+
+
+@jit
+def _slowness(rows: Ints, documents: int, cp: int, weights: Floats) -> float:
+    """Return the energy of the times of shards in order of document and start."""
+    return time_energy(adopt(rows, documents, cp, rows.shape[0], weights)[5], weights)
 
 
 def _steps(effort: float, cp: int) -> int:
@@ -109,7 +154,7 @@ def _search(
     lengths: Ints, cp: int, weights: Floats, draws: Ints, grid: int, steps: int, stages: Floats,
     others: Ints,
 ) -> "Rows":  # fmt: skip
-    """Search for one pack whose documents are sorted by falling length; see `find_placement`.
+    """Search for one pack whose documents are sorted by falling length; see `find_placements`.
 
     The first stage runs from up to three placements, and the best goes on: giants cut in parts of
     equal work, giants folded, another strategy's shards. Where nothing needs cutting, the first.
@@ -147,8 +192,34 @@ def _search(
             begin, count, stages[stage, 1], stages[stage, 2],
         )  # fmt: skip
         begin += count
+    return _finish(pool, first, counters, lists, ranks, loads, weights, draws, grid)
+
+
+@jit
+def _go_on(
+    rows: Ints, documents: int, cp: int, weights: Floats, draws: Ints, grid: int, begin: int,
+    steps: int, stage: Floats,
+) -> "Rows":  # fmt: skip
+    """Run one stage from shards in order of document and start; returns shards in that order."""
+    reserve = CUTS_A_RANK * cp
+    pieces = rows.shape[0] + _ANNEALED_CUTS_A_RANK * cp + reserve
+    pool, first, counters, lists, ranks, loads = adopt(rows, documents, cp, pieces, weights)
+    weights[BALANCE_WEIGHT] = stage[3]
+    anneal(
+        pool, first, counters, lists, ranks, loads, weights, draws, grid, reserve,
+        begin, int(steps * stage[0]), stage[1], stage[2],
+    )  # fmt: skip
+    return _finish(pool, first, counters, lists, ranks, loads, weights, draws, grid)
+
+
+@jit
+def _finish(
+    pool: Ints, first: Ints, counters: Ints, lists: Ints, ranks: Ints, loads: Floats,
+    weights: Floats, draws: Ints, grid: int,
+) -> "Rows":  # fmt: skip
+    """Make tokens equal and work even; returns shards in order of document and start."""
     repair(pool, first, counters, lists, ranks, loads, weights, grid)
     even_out(pool, first, loads[:, PAIRS].copy(), grid, draws)
-    rows = np.empty((pieces, 4), dtype=np.int32)
+    rows = np.empty((pool.shape[0], 4), dtype=np.int32)
     count = copy_rows(pool, first, rows)
     return rows[:count].copy()

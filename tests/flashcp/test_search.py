@@ -13,7 +13,7 @@ from flashcp.search.cycles import even_out
 from flashcp.search.energy import energy, strain
 from flashcp.search.loads import pairs_of, tiles_of
 from flashcp.search.nodes import crossing_tokens, gather_on_nodes, pair_tokens
-from flashcp.search.placement import find_placement
+from flashcp.search.placement import find_placement, find_placements, imbalance
 from flashcp.search.repair import CUTS_A_RANK, repair
 from flashcp.search.seed import seed
 from flashcp.search.state import CUTS, FREE, SIZE, copy_rows
@@ -111,6 +111,32 @@ def pack_ends(rows: NDArray[np.int32]) -> NDArray[np.int32]:
     ends = np.zeros(rows[:, 1].max() + 1, dtype=np.int32)
     np.maximum.at(ends, rows[:, 1], rows[:, 3])
     return ends[rows[:, 1]]
+
+
+@given(pack=lengths(), cp=st.integers(2, 9))
+@settings(max_examples=30, deadline=None)
+def test_every_placement_that_goes_on_holds_each_token_once_and_equal_ones_a_rank(pack, cp):
+    weights = search_weights(pack, cp, SETTING)
+    found = find_placements(pack, cp, weights, 0.05)
+    np.testing.assert_array_equal(found[0], find_placement(pack, cp, weights, 0.05))
+    for rows in found:
+        by_place = rows[_by_place(rows)]
+        begins = np.append(True, by_place[1:, 1] != by_place[:-1, 1])
+        np.testing.assert_array_equal(
+            by_place[:, 2], np.where(begins, 0, np.roll(by_place[:, 3], 1))
+        )
+        np.testing.assert_array_equal(by_place[np.append(begins[1:], True), 3], pack)
+        tokens = np.bincount(rows[:, 0], rows[:, 3] - rows[:, 2], cp)
+        assert tokens.max() - tokens.min() <= 1
+
+
+def test_going_on_evens_out_what_the_first_end_left_uneven():
+    pack = check_lengths([55_395, 15_154, 6_600, 6_483, 6_276, 4_808, 4_723, 4_387, 27_246])
+    weights = search_weights(pack, 8, SETTING)
+    found = find_placements(pack, 8, weights, 0.1)
+    assert imbalance(found[0], 8) > 1.005
+    assert len(found) > 1
+    assert min(imbalance(rows, 8) for rows in found[1:]) < imbalance(found[0], 8)
 
 
 def test_cuts_fall_on_tiles_but_for_one_row_a_rank():
