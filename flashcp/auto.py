@@ -21,7 +21,7 @@ from flashcp.exchange import Exchange, across_uniform
 from flashcp.exchange_times import ring_transfers_us
 from flashcp.parts import predict_parts
 from flashcp.plans import Plan
-from flashcp.search.evaluate import Option, options
+from flashcp.search.evaluate import TOLERANCE, Option, options
 from flashcp.search.nodes import gather_on_nodes
 from flashcp.search.placement import EVEN, find_placements, imbalance
 from flashcp.search.weights import TILE, TILE_US, search_weights
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 DEFAULT_EFFORT = 1.0
 MOST_EFFORT = 1e6
 _MOST_RANKS_TWICE = 32  # up to which packs that span nodes are searched twice
-_TOLERANCE = 1.005  # over the best predicted time, within which evenness and traffic decide
 
 
 def auto_plan(
@@ -78,11 +77,12 @@ def auto_plan(
             if 1 < per_node < cp:
                 seatings.append(gather_on_nodes(placement, cp, per_node, two_level=True))
             for seated in seatings:
-                found.extend(options(seated, checked, cp, setting))
+                limit = TOLERANCE * min((o.total_us for o in found), default=np.inf)
+                found.extend(options(seated, checked, cp, setting, limit_us=limit))
     pair_us = float(searched_by[0][TILE_US]) / TILE**2
     others_us = np.inf  # the fastest other strategy, run its own way
     for rule in STRATEGIES.values():
-        limit = _TOLERANCE * min(option.total_us for option in found)
+        limit = TOLERANCE * min(option.total_us for option in found)
         if rule.exchange is Exchange.RING:
             candidates = _ring(rule, checked, cp, setting, limit, pair_us)
         elif _fewest_us(rule, checked, cp, setting) <= limit:
@@ -93,12 +93,15 @@ def auto_plan(
         own = [o.total_us for o in candidates if o.exchange is rule.exchange and not o.overlap]
         others_us = min([others_us, *own])
         found.extend(candidates)
-    limit = min(_TOLERANCE * min(option.total_us for option in found), others_us)
+    limit = min(TOLERANCE * min(option.total_us for option in found), others_us)
+    close = [option for option in found if option.total_us <= limit]
+    placed = {id(option.rows): option.rows for option in close}
+    uneven = {key: imbalance(rows, cp) > EVEN for key, rows in placed.items()}
     best = min(
-        (option for option in found if option.total_us <= limit),
+        close,
         key=lambda option: (
             option.across_tokens,
-            imbalance(option.rows, cp) > EVEN,
+            uneven[id(option.rows)],
             option.moved_tokens,
             option.total_us,
         ),

@@ -6,8 +6,8 @@ next part travels. Backward prefixes come first, part by part, and each part's d
 while the next part, and last the own keys, are attended to. So of an exchange in h parts little
 more than the first (backward: the last) is waited for where own keys take less than all of it.
 Everything that runs while a part travels is slowed by the profile's factor, and the exchange by
-what runs beside it (`flashcp.overlap`). On two nodes of 8 H100s `auto`'s plans take 0.76 to 0.94 of the
-time without parts, as predicted (docs/research/auto.md).
+what runs beside it (`flashcp.overlap`). On two nodes of 8 H100s `auto`'s plans are predicted to
+take 0.76 to 0.94 of the time without parts (docs/research/auto.md).
 
 All times are microseconds, of each rank [N] unless said; parts are equal.
 """

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     Clock = NDArray[np.float64]
 
 _DIRECTIONS: "tuple[Direction, ...]" = ("forward", "backward")
+TOLERANCE = 1.005  # over the best predicted time, within which `auto` may choose otherwise
 _EXPOSED = 1.004  # of the time without the exchange, from which more parts are tried
 
 
@@ -88,32 +89,41 @@ def options(
     cp: int,
     setting: "Setting",
     *,
-    limit_us: float = np.inf,
+    limit_us: float | None = None,
 ) -> list[Option]:
-    """Predict every way to run a placement.
+    """Predict the ways to run a placement.
 
     Args:
         rows: canonical shards, int32 [shards, 4].
         lengths: tokens of each packed document, [documents].
         cp: CP degree.
         setting: hardware and model shape; its copies are in place, as `auto`'s are.
-        limit_us: return nothing where the attention of one rank alone takes longer.
+        limit_us: leave out ways that surely take longer than this, or than TOLERANCE times the best
+            way found; None for every way.
     """
     rank, _, start, stop = columns(rows)
-    if limit_us < np.inf and _attends_longer(limit_us, rank, start, stop, cp, setting):
+    limit = np.inf if limit_us is None else limit_us
+    if limit < np.inf and _attends_longer(limit, rank, start, stop, cp, setting):
         return []
     placed = _Placed(rows, lengths, cp, setting)
-    if placed.least_us > limit_us:
-        return []
-    found = []
-    for way in placed.ways():
-        found.append(placed.option(way, overlap=False))
-        option = placed.option(way, overlap=True)
+    found: list[Option] = []
+
+    def add(way: _Way, *, overlap: bool, chunks: int = 1) -> Option | None:
+        nonlocal limit
+        if placed.least_us(way, overlap) > limit:
+            return None
+        option = placed.option(way, overlap=overlap, chunks=chunks)
         found.append(option)
-        chunks = 2
+        if limit_us is not None:
+            limit = min(limit, TOLERANCE * option.total_us)
+        return option
+
+    for way in placed.ways():
+        option, chunks = add(way, overlap=True), 2
         # More parts where what is waited for pays for their launches.
         while (
-            way.exchange in LANDING
+            option is not None
+            and way.exchange in LANDING
             and setting.model.kv_heads % chunks == 0
             and option.total_us > _EXPOSED * placed.without_exchange_us(way)
         ):
@@ -121,7 +131,10 @@ def options(
             found.append(option)
             if option.total_us > before.total_us:
                 break
+            if limit_us is not None:
+                limit = min(limit, TOLERANCE * option.total_us)
             chunks *= 2
+        add(way, overlap=False)
     return found
 
 
@@ -143,8 +156,15 @@ class _Placed:
             self._one.append(attention_us(q_lens, k_lens, splits, causal))
             self._own.append(attention_us(q_lens, q_lens, splits, causal))
         self._prefixes = {1: self._parts(1)}
-        apart = sum(self._own) + sum(self._prefixes[1])
-        self.least_us = float(min(np.add(*self._one).max(), np.max(apart)))
+        self._least_us = (
+            float(sum(one.max() for one in self._one)),
+            float(np.max(sum(self._own) + sum(self._prefixes[1]))),
+        )
+
+    def least_us(self, way: _Way, overlap: bool) -> float:
+        """Return a time that running it so is not below: attention, and an exchange before it."""
+        together, apart = self._least_us
+        return apart if overlap else together + sum(way.times(1))
 
     def _parts(self, chunks: int) -> "list[Clock]":
         return [prefixes_us(self._segments, d, chunks, self.setting) for d in _DIRECTIONS]
