@@ -12,8 +12,7 @@ the row. Any other plan attends in one call, after the exchange. How keys come t
 Where an exchange takes longer than the call beside it, KV travels in h parts by KV heads, each with
 its query heads (`Plan.head_chunks`). Forward all parts start before the first call, and each part's
 second call begins once it has come, beside the parts still on their way. Backward each part's dKV
-leaves after its own second call, beside the parts still to come and the first call. Every call's
-sums are of one head, so parts change no bit of a result but by the kernel's choice.
+leaves after its own second call, beside the parts still to come and the first call.
 
 Shapes: t local tokens, J joined keys, Hq query heads, Hkv key/value heads, D head size, h parts.
 """
