@@ -211,15 +211,19 @@ class Live(TorchDispatchMode):
         self.holders[key] -= 1
 
 
-@pytest.mark.parametrize("name", [*STRATEGIES, "needed-only", "two levels"])
+PARTS = ["needed-only in parts", "two levels in parts"]
+
+
+@pytest.mark.parametrize("name", [*STRATEGIES, "needed-only", "two levels", *PARTS])
 def test_estimated_memory_is_near_what_tensors_take(name):
     lengths = np.array([900, 300, 200, 100], dtype=np.int32)
     plan = make_plan(lengths, 4, name if name in STRATEGIES else "flashcp")
-    if name == "needed-only":
+    if name.startswith("needed-only"):
         plan = replace(plan, exchange=Exchange.ALL_TO_ALL_NEEDED, overlap=True)
-    if name == "two levels":
+    if name.startswith("two levels"):
         two = Exchange.ALL_TO_ALL_TWO_LEVEL
         plan = replace(plan, exchange=two, overlap=True, ranks_per_node=2)
+    plan = replace(plan, head_chunks=2 if name in PARTS else 1)
     model = ModelShape(name="m", q_heads=4, kv_heads=2, head_dim=64, dtype="float32")
     handles = [prepare(plan, rank) for rank in range(4)]
     with Live() as live:
