@@ -1,6 +1,7 @@
 """Distributed attention over packed documents as one differentiable call."""
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -79,21 +80,22 @@ class _Attention(torch.autograd.Function):
             out, lse = carry_out(
                 ring.forward(schedule, call, q, k, v), layer.transport, call.record
             )
-            ctx.save_for_backward(q, k, v, out, lse, None, None, None)
+            ctx.save_for_backward(q, k, v, out, lse)
             return out
         out, kept = carry_out(joined.forward(schedule, call, q, k, v), layer.transport, call.record)
-        together = kept.joined or (None, None)
-        ctx.save_for_backward(q, k, v, out, kept.own_lse, kept.waiting_lse, *together)
+        # Keys, values and log-sum-exp of every part in which KV came, one after another.
+        ctx.save_for_backward(q, k, v, out, kept.own_lse, *chain.from_iterable(kept.waiting))
         return out
 
     @staticmethod
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, out, lse, waiting_lse, keys, values = ctx.saved_tensors
+        q, k, v, out, lse, *waiting = ctx.saved_tensors
         schedule, call = ctx.layer.schedule, ctx.layer.call
         dout = dout.contiguous()
         if isinstance(schedule, Ring):
             steps = ring.backward(schedule, call, dout, (q, k, v), (out, lse))
         else:
-            kept = Kept(None if keys is None else (keys, values), lse, waiting_lse)
+            parts = zip(waiting[::3], waiting[1::3], waiting[2::3], strict=True)
+            kept = Kept(lse, tuple(parts))
             steps = joined.backward(schedule, call, dout, (q, k, v), (out, kept))
         return (*carry_out(steps, ctx.layer.transport, call.record), None)

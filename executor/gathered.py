@@ -63,7 +63,13 @@ class Gathered:
         """Build the index tensors of `rank`'s part, once a plan."""
         return cls(**fields_of(route(placed, rank, calls), placed, calls, device, scatters))
 
-    def start(self, call: "Call", kv: Pair) -> Schedule[tuple[Any, Pair]]:
+    def start(
+        self,
+        call: "Call",
+        kv: Pair,
+        *,
+        packs: bool,  # noqa: ARG002 - it is one part
+    ) -> Schedule[tuple[Any, Pair]]:
         """Gather; return the ticket and the buffers [N M + own, Hkv, D] of K and V."""
         received, record = self.ranks * self.padded, call.record
         size = (received + count(self.own), *kv[0].shape[1:])

@@ -27,6 +27,7 @@ class Joined:
     """How one rank's keys come together before attention.
 
     Attributes:
+        plan: the plan, which says in how many parts KV travels.
         overlap: whether own keys are attended to in a call of their own, beside the exchange.
         own: segments of all local rows, whose keys are read where they lie; None where none are.
         first: local rows before those that wait for the exchange.
@@ -34,6 +35,7 @@ class Joined:
         keys: what brings their keys together.
     """
 
+    plan: Plan
     overlap: bool
     own: Segments | None
     first: int
@@ -139,6 +141,7 @@ def prepare(
 def _joined(placed: Placement, rank: int, device: torch.device, ways: Ways) -> Joined:
     found = calls(placed, rank)
     return Joined(
+        plan=placed.plan,
         overlap=found.apart,
         own=Segments.of(found.own_lens, found.own_lens, device),
         first=found.first,

@@ -80,6 +80,7 @@ class Job:
                     "strategy": plan.strategy,
                     "overlap": plan.overlap,
                     "ranks_per_node": plan.ranks_per_node,
+                    "head_chunks": plan.head_chunks,
                 }
                 for plan in self.plans
             ],
@@ -112,5 +113,6 @@ def _plan(said: dict[str, Any], arrays: dict[str, Any]) -> Plan:
         strategy=said["strategy"],
         overlap=said["overlap"],
         ranks_per_node=said["ranks_per_node"],
+        head_chunks=said["head_chunks"],
         **arrays,
     )

@@ -9,7 +9,12 @@ first call's. Their dQ are added, and every row's dK and dV meet in float32 on t
 the row. Any other plan attends in one call, after the exchange. How keys come together is
 `executor.landed`'s and `executor.gathered`'s.
 
-Shapes: t local tokens, J joined keys, Hq query heads, Hkv key/value heads, D head size.
+Where an exchange takes longer than the call beside it, KV travels in h parts by KV heads, each with
+its query heads (`Plan.head_chunks`). Forward all parts start before the first call, and each part's
+second call begins once it has come, beside the parts still on their way. Backward each part's dKV
+leaves after its own second call, beside the parts still to come and the first call.
+
+Shapes: t local tokens, J joined keys, Hq query heads, Hkv key/value heads, D head size, h parts.
 """
 
 from dataclasses import dataclass
@@ -51,22 +56,30 @@ class Kept:
     """What backward needs of forward beside q, k, v and the output.
 
     Attributes:
-        joined: keys and values [J, Hkv, D] of the waiting call, if there is one.
         own_lse: log-sum-exp of all rows over all of their keys [Hq, t], if the call in place is
             made.
-        waiting_lse: the same of the rows that wait [Hq, waiting], if the waiting call is made.
+        waiting: part by part, keys and values [J, Hkv / h, D] of the waiting call and the
+            log-sum-exp of the rows that wait over all of their keys [Hq / h, waiting]; none where
+            no waiting call is made.
     """
 
-    joined: Pair | None
     own_lse: Tensor | None
-    waiting_lse: Tensor | None
+    waiting: tuple[Triple, ...]
 
 
 class Keys(Protocol):
-    """How keys come together, and how their gradients go home; what each returns is its own."""
+    """How keys come together, and how their gradients go home; what each returns is its own.
 
-    def start(self, call: Call, kv: Pair) -> Schedule[tuple[Any, Any]]:
+    Of one part of the heads: Hkv are the part's.
+    """
+
+    def start(self, call: Call, kv: Pair, *, packs: bool) -> Schedule[tuple[Any, Any]]:
         """Start the exchange of k and v [t, Hkv, D].
+
+        Args:
+            call: the call.
+            kv: k and v, or some heads of them.
+            packs: whether they are some, of several parts, so that no rows of them are contiguous.
 
         Returns:
             A ticket, None where nothing moves on any rank, and what arrives.
@@ -93,27 +106,41 @@ def forward(
     joined: "Joined", call: Call, q: Tensor, k: Tensor, v: Tensor
 ) -> Schedule[tuple[Tensor, Kept]]:
     """Return the output [t, Hq, D] and what backward needs."""
-    record, n = call.record, joined.first
-    out = torch.empty_like(q, memory_format=torch.contiguous_format)
-    ticket, arriving = yield from joined.keys.start(call, (k, v))
-    if ticket is not None and not joined.overlap:
-        yield Wait(ticket, "KV")
-    own_lse = waiting_lse = together = None
+    record, n, parts = call.record, joined.first, _parts(joined, q, k)
+    out = _contiguous_like(q)
+    under_way: list[tuple[Any, Any]] = []
+    for _, heads in parts:
+        started = yield from joined.keys.start(
+            call, (k[:, heads], v[:, heads]), packs=len(parts) > 1
+        )
+        under_way.append(started)
+        if started[0] is not None and not joined.overlap:
+            yield Wait(started[0], "KV")
+    own_lse: Tensor | None = None
     if joined.own is not None:
         with record.piece(Part.FORWARD, OWN if joined.overlap else ALL):
             _, own_lse = call.kernel.forward(q, k, v, joined.own, call.scale, out=out)
-    if ticket is not None and joined.overlap:
-        yield Wait(ticket, "KV")
-    if joined.waiting is not None:
+    waiting: list[Triple] = []
+    for queries, _ in parts:
+        ticket, arriving = under_way.pop(0)
+        if ticket is not None and joined.overlap:
+            yield Wait(ticket, "KV")
+        if joined.waiting is None:
+            continue
         together = joined.keys.joined(call, arriving)
         with record.piece(Part.FORWARD, PREFIXES if joined.overlap else ALL):
-            part, waiting_lse = call.kernel.forward(
-                q[n:], *together, joined.waiting, call.scale, out=out if own_lse is None else None
+            part, lse = call.kernel.forward(
+                q[n:, queries],
+                *together,
+                joined.waiting,
+                call.scale,
+                out=out if own_lse is None else None,
             )
         if own_lse is not None:
             with record.piece(Part.MERGE, "merge outputs"):
-                waiting_lse = merge(out[n:], own_lse[:, n:], part, waiting_lse)
-    return out, Kept(together, own_lse, waiting_lse)
+                lse = merge(out[n:, queries], own_lse[queries, n:], part, lse)
+        waiting.append((*together, lse))
+    return out, Kept(own_lse, tuple(waiting))
 
 
 def backward(
@@ -124,26 +151,32 @@ def backward(
     result: tuple[Tensor, Kept],
 ) -> Schedule[Triple]:
     """Return dq [t, Hq, D], and dk and dv [t, Hkv, D]."""
-    record, n = call.record, joined.first
+    record, n, parts = call.record, joined.first, _parts(joined, *qkv[:2])
     (q, k, v), (out, kept) = qkv, result
     adds = joined.own is not None and joined.waiting is not None
-    dq, dk, dv = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in qkv)
-    dkeys, dvalues = (x.new_empty((0, *x.shape[1:])) for x in (k, v))
-    waiting_dq = torch.empty_like(dq[n:]) if adds else dq
-    if joined.waiting is not None and kept.joined is not None and kept.waiting_lse is not None:
-        dkeys, dvalues = (torch.empty_like(x) for x in kept.joined)
-        with record.piece(Part.BACKWARD, PREFIXES if joined.overlap else ALL):
-            call.kernel.backward(
-                dout[n:],
-                (q[n:], *kept.joined),
-                (out[n:], kept.waiting_lse),
-                joined.waiting,
-                call.scale,
-                into=(waiting_dq, dkeys, dvalues),
-            )
-    ticket, returned = yield from joined.keys.give_back(call, (dkeys, dvalues))
-    if ticket is not None and not joined.overlap:
-        yield Wait(ticket, "dKV")
+    dq, dk, dv = map(_contiguous_like, qkv)
+    under_way: list[tuple[Any, Any]] = []
+    waiting_dqs = []
+    for index, (queries, heads) in enumerate(parts):
+        dkeys, dvalues = (x.new_empty((0, *x[:, heads].shape[1:])) for x in (k, v))
+        if joined.waiting is not None:
+            keys, values, lse = kept.waiting[index]
+            dkeys, dvalues = torch.empty_like(keys), torch.empty_like(values)
+            waiting_dq = _contiguous_like(dq[n:, queries]) if adds else dq
+            waiting_dqs.append(waiting_dq)
+            with record.piece(Part.BACKWARD, PREFIXES if joined.overlap else ALL):
+                call.kernel.backward(
+                    dout[n:, queries],
+                    (q[n:, queries], keys, values),
+                    (out[n:, queries], lse),
+                    joined.waiting,
+                    call.scale,
+                    into=(waiting_dq, dkeys, dvalues),
+                )
+        returning = yield from joined.keys.give_back(call, (dkeys, dvalues))
+        under_way.append(returning)
+        if returning[0] is not None and not joined.overlap:
+            yield Wait(returning[0], "dKV")
     if joined.own is not None and kept.own_lse is not None:
         with record.piece(Part.BACKWARD, OWN if joined.overlap else ALL):
             call.kernel.backward(
@@ -151,8 +184,25 @@ def backward(
             )
     if adds:
         with record.piece(Part.MERGE, "add dQ"):
-            dq[n:] += waiting_dq  # in float32, whatever the tensors' precision
-    if ticket is not None and joined.overlap:
-        yield Wait(ticket, "dKV")
-    joined.keys.finish(call, returned, (dk, dv))
+            for (queries, _), waiting_dq in zip(parts, waiting_dqs, strict=True):
+                dq[n:, queries] += waiting_dq  # in float32, whatever the tensors' precision
+    for _, heads in parts:
+        ticket, returned = under_way.pop(0)
+        if ticket is not None and joined.overlap:
+            yield Wait(ticket, "dKV")
+        joined.keys.finish(call, returned, (dk[:, heads], dv[:, heads]))
     return dq, dk, dv
+
+
+def _parts(joined: "Joined", q: Tensor, k: Tensor) -> list[tuple[slice, slice]]:
+    """List the query heads and KV heads of each part in which KV travels."""
+    number = joined.plan.chunks(k.shape[1])
+    q_heads, kv_heads = (x.shape[1] // number for x in (q, k))
+    return [
+        (slice(c * q_heads, (c + 1) * q_heads), slice(c * kv_heads, (c + 1) * kv_heads))
+        for c in range(number)
+    ]
+
+
+def _contiguous_like(x: Tensor) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)

@@ -6,12 +6,16 @@ gradients that the kernel wrote for received rows are sent from there, and the o
 back to its own in float32. In two levels the rank that passes rows on sums its node's gradients, in
 float32 as well, before they cross.
 
+All of it is done once for each part of the heads in which KV travels (`executor.joined`). Where
+there are several, a part's rows lie apart in k and v, and what others need is packed first: each
+non-last row once, whatever the number of its receivers.
+
 On four CPU ranks with 16k tokens of WLB-LLM lengths, 8:2 heads of 64 in float32, packing into one
 buffer and joining out of another took 0.7 to 0.9% of the attention time; this takes 0.05 to 0.2%
 (benchmarks/executor/README.md).
 
-Shapes: t local tokens, L rows of the landing, of which J are keys, S rows sent, Hkv key/value
-heads, D head size.
+Shapes: t local tokens, L rows of the landing, of which J are keys, S rows sent, Hkv key/value heads
+of the part, D head size.
 """
 
 from dataclasses import dataclass
@@ -23,7 +27,7 @@ import torch
 from torch import Tensor
 
 from executor.kernels.segments import Pair
-from executor.landing import Hop, Landing, Message
+from executor.landing import Hop, Landing, Message, packed
 from executor.placement import Indices
 from executor.record import Part
 from executor.rows import Rows, Sums, count, move, put, rows, take_into
@@ -55,6 +59,7 @@ class Landed:
         rows: of the landing, L.
         keys: rows of it that the waiting call reads, J.
         hops: of messages; none where no rank sends anything.
+        pack: local rows to pack where KV travels in several parts, and the hops from there.
         in_place: local rows, the first ones, whose keys are read where they lie.
         home: rows of the landing of each local row from `in_place` on.
         prefix: local rows that are also in a later own shard's prefix, and where there.
@@ -67,6 +72,7 @@ class Landed:
     rows: int
     keys: int
     hops: tuple[Hop, ...]
+    pack: tuple[Rows, tuple[Hop, ...]]
     in_place: int
     home: Rows
     prefix: tuple[Rows, Rows]
@@ -86,10 +92,12 @@ class Landed:
             for begin, message in zip(at, returned, strict=False)
         ]
         mine = [place for place, message in zip(places, returned, strict=True) if message.own]
+        apart = packed(found.hops)
         return cls(
             rows=found.keys + found.transit,
             keys=found.keys,
             hops=found.hops,
+            pack=(rows(apart.rows, device), apart.hops),
             in_place=in_place,
             home=rows(found.home, device),
             prefix=(rows(found.prefix_from, device), rows(found.prefix_to, device)),
@@ -108,16 +116,26 @@ class Landed:
         """Whether any rank sends anything."""
         return bool(self.hops)
 
-    def start(self, call: "Call", kv: Pair) -> Schedule[tuple[Any, Pair]]:
-        """Send what others need; return the ticket and the landings [L, Hkv, D] of K and V."""
+    def start(self, call: "Call", kv: Pair, *, packs: bool) -> Schedule[tuple[Any, Pair]]:
+        """Send what others need; return the ticket and the landings [L, Hkv, D] of K and V.
+
+        Args:
+            call: the call.
+            kv: k and v [t, Hkv, D], or some heads of them.
+            packs: whether to pack what others need, else to send it from where it lies.
+        """
         record = call.record
         shape = (self.rows, *kv[0].shape[1:])
         landing = kv[0].new_empty(shape), kv[1].new_empty(shape)
         ticket = None
         if self.moves:
+            hops, sent = self.hops, kv
             with record.piece(Part.COPIES, "pack KV"):
-                transfers = [_forward(self.hops[0], kv, landing)]
-            then = partial(_forward, self.hops[1], kv, landing) if len(self.hops) > 1 else None
+                if packs:
+                    which, hops = self.pack
+                    sent = _taken(kv[0], which), _taken(kv[1], which)
+                transfers = [_forward(hops[0], sent, landing)]
+            then = partial(_forward, hops[1], sent, landing) if len(hops) > 1 else None
             ticket = yield Start(transfers, then, name="KV")
         if count(self.home) or count(self.prefix[1]):
             with record.piece(Part.COPIES, "place own KV"):
@@ -165,7 +183,8 @@ class Landed:
         Args:
             call: the call.
             returned: what `give_back` gave, arrived.
-            dkv: gradients of k and v [t, Hkv, D], of which the rows read in place are written.
+            dkv: gradients of k and v [t, Hkv, D], or some heads of them, of which the rows read in
+                place are written.
         """
         if not count(self.home) and self.sums_home is None:
             return
@@ -205,10 +224,17 @@ class Returned:
     back: Pair
 
 
+def _taken(x: Tensor, which: Rows) -> Tensor:
+    """Return rows of a tensor, contiguous: always a copy."""
+    found = x.new_empty((count(which), *x.shape[1:]))
+    take_into(found, x, which)
+    return found
+
+
 def _forward(hop: Hop, kv: Pair, landing: Pair) -> Messages:
     return Messages(
-        # The rows of one shard are contiguous unless k and v are strided views: then they are
-        # copied, and nothing else is.
+        # The rows of one shard are contiguous, packed or not, unless k and v are strided views:
+        # then they are copied, and nothing else is.
         [
             (m.peer, (x if m.own else y)[m.start : m.stop].contiguous())
             for m in hop.sends

@@ -14,9 +14,12 @@ the segments. So there are one or two hops, each a set of messages.
 
 Backward each message goes the other way round: a hop's receiver returns the gradient of the rows
 where they landed, and the sender adds up what comes back.
+
+Where KV travels in parts by heads (`Plan.head_chunks`), a part's rows lie apart in k and v, which
+no message can carry: then the rows that others need are packed, once a part, and sent from there.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +34,7 @@ class Message:
 
     Attributes:
         peer: the rank at the other end.
-        own: whether the rows are of this rank's KV, else of its landing.
+        own: whether the rows are of this rank's KV, packed or not, else of its landing.
         start: the first row here.
         stop: one past the last.
     """
@@ -73,6 +76,40 @@ class Landing:
     prefix_to: Indices
     common_from: Indices
     common_to: Indices
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """How own rows are sent that are packed before.
+
+    Attributes:
+        rows: the local rows that others need, in order; every row of the rank's shards that are
+            not their document's last.
+        hops: a landing's, whose messages of own rows start from the packed ones.
+    """
+
+    rows: Indices
+    hops: tuple[Hop, ...]
+
+
+def packed(hops: tuple[Hop, ...]) -> Packed:
+    """Return how the own rows that these messages send are sent once they are packed."""
+    sent = sorted({(m.start, m.stop) for hop in hops for m in hop.sends if m.own})
+    begins = np.array([begin for begin, _ in sent], dtype=np.int64)
+    sizes = np.array([end - begin for begin, end in sent], dtype=np.int64)
+    # Every message is one shard, so two of them are of the same rows or of none in common.
+    places = dict(zip(begins.tolist(), (np.cumsum(sizes) - sizes).tolist(), strict=True))
+
+    def moved(message: Message) -> Message:
+        if not message.own:
+            return message
+        start = places[message.start]
+        return replace(message, start=start, stop=start + message.stop - message.start)
+
+    return Packed(
+        rows=ranges(begins, sizes),
+        hops=tuple(replace(hop, sends=tuple(map(moved, hop.sends))) for hop in hops),
+    )
 
 
 def landing(placed: Placement, rank: int) -> Landing:

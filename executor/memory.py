@@ -7,6 +7,9 @@ the plan overlaps, the second log-sum-exp and dQ of the rows that wait (forward 
 output, but no gradients). Where query heads share KV heads, a kernel's backward in half precision
 holds dK and dV of every query head before it adds them up, as flash-attn 2 and torch do
 (flash-attn 3 holds those of every KV head in float32: less beyond two query heads a KV head).
+Where KV travels in parts, the last part's waiting call has those of its own heads only, beside what
+travels of the parts before; and copies of its heads' output and its gradient, which torch's kernel
+makes. What forward packs is less than dK and dV, which are not there then.
 Weights, other layers and the allocator's slack are not in it. Not held against a GPU yet.
 """
 
@@ -39,7 +42,7 @@ def memory_bytes(plan: "Plan", model: "ModelShape") -> NDArray[np.int64]:
     wide = max(4 // model.dtype_bytes, 1)
     shared = model.q_heads > model.kv_heads and model.dtype_bytes < _FLOAT32_BYTES
     scratch = 2 * q_bytes if shared else 0  # of a key in a kernel's backward
-    tokens = plan.rank_tokens.astype(np.int64)
+    tokens, parts = plan.rank_tokens.astype(np.int64), plan.chunks(model.kv_heads)
     # q, out, dout and dq; k, v, dk and dv; the log-sum-exp; dQ as kernels accumulate it.
     bytes_ = tokens * (4 * q_bytes + 2 * kv_bytes + 4 * model.q_heads + wide * q_bytes)
     if plan.exchange is Exchange.RING:
@@ -53,8 +56,11 @@ def memory_bytes(plan: "Plan", model: "ModelShape") -> NDArray[np.int64]:
     for rank in range(plan.cp):
         rows, keys = count(placed, rank, wide)
         own = calls(placed, rank).in_place
-        # The waiting call's backward comes first, when nothing has come home yet.
-        waiting_bytes = keys * (2 * kv_bytes + scratch)
+        # The waiting call's backward comes first, when nothing of its part has come home yet.
+        waiting_bytes = keys * (2 * kv_bytes + scratch // parts)
+        if parts > 1:
+            waiting_bytes += (rows - 2 * keys) * kv_bytes * (parts - 1) // parts
+            waiting_bytes += int(plan.waiting_tokens[1][rank]) * 2 * q_bytes // parts
         bytes_[rank] += max(rows * kv_bytes + own * scratch, waiting_bytes)
     return bytes_
 

@@ -3,8 +3,9 @@
 By exchange, with M the tokens of the largest rank (of non-last shards for FlashCP's), s and r the
 needed tokens that a rank sends and receives, b a token's K and V in bytes and w in float32:
 all-gather (N - 1) M b each way, or w where gradients go home by reduce-scatter; needed-only s b
-forward and r b backward, in two levels the sums over both hops; ring (N - 1) M b forward, and
-backward as much again plus N M w for the dKV, which comes home in one more step.
+forward and r b backward, in two levels the sums over both hops, in however many parts KV travels;
+ring (N - 1) M b forward, and backward as much again plus N M w for the dKV, which comes home in one
+more step.
 """
 
 import numpy as np

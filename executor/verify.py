@@ -4,7 +4,8 @@ The truth is float64 attention to the same inputs, document by document: torch's
 CPU, matrix products on a GPU. Float64 runs must agree with it to 1e-10 of the largest magnitude,
 float32 to 1e-5, and half precision, by root mean squares, within twice the error that the same
 kernel makes on one process. As the truth of a long pack takes long, it is computed for as many KV
-heads (with their query heads) as a fixed number of operations allows; the report says how many.
+heads (with their query heads) as a fixed number of operations allows, but at least one of each part
+in which KV travels, so that what is checked is what is timed; the report says how many.
 That no document sees another is exact: a changed document must leave every other's output bit for
 bit, and a gradient that is zero outside one document must leave zeros outside it.
 """
@@ -56,12 +57,18 @@ class Verification:
 
 
 def checked_heads(plan: Plan, inputs: Inputs) -> int:
-    """Return for how many KV heads the truth is affordable, at least one."""
+    """Return for how many KV heads the truth is affordable, at least one of each part.
+
+    As many parts of them travel as of all heads.
+    """
     heads = inputs.k.shape[1]
     lengths = plan.lengths.astype(np.float64)
     pairs = float((lengths * (lengths + 1) / 2).sum())
     flops = pairs * 14 * inputs.q.shape[2] * inputs.q.shape[1] / heads
-    return int(min(max(_MOST_FLOPS[inputs.q.device.type] // flops, 1), heads))
+    parts = plan.chunks(heads)
+    affordable = int(min(_MOST_FLOPS[inputs.q.device.type] // flops, heads))
+    possible = range(parts, max(affordable, parts) + 1, parts)
+    return max(number for number in possible if plan.chunks(number) == parts)
 
 
 def narrowed(inputs: Inputs, kv_heads: int) -> Inputs:

@@ -56,8 +56,8 @@ class Kernel(Protocol):
         """Attend.
 
         Args:
-            q: queries [T, Hq, D].
-            k: keys [K, Hkv, D]; Hkv divides Hq. Only its last dimension need be contiguous.
+            q: queries [T, Hq, D]. Only its last dimension need be contiguous.
+            k: keys [K, Hkv, D], likewise; Hkv divides Hq.
             v: values, likewise.
             segments: which queries attend to which keys.
             scale: of the scores.
@@ -81,10 +81,10 @@ class Kernel(Protocol):
         """Return the gradients dq, dk and dv, shaped as q, k and v.
 
         Args:
-            dout: gradient of the output [T, Hq, D].
+            dout: gradient of the output [T, Hq, D]. Only its last dimension need be contiguous.
             qkv: queries, keys and values, as in `forward`.
-            result: the output of attention to all keys, of which these may be a part, and the
-                log-sum-exp over all of them.
+            result: the output of attention to all keys, of which these may be a part, strided
+                likewise, and the log-sum-exp over all of them, contiguous.
             segments: as in `forward`.
             scale: as in `forward`.
             into: where to write dq, dk and dv, each contiguous rows of some tensor; None for new
@@ -148,7 +148,8 @@ def disagreement(kernel: Kernel, device: torch.device, dtype: torch.dtype, head_
 
     Output, log-sum-exp, dq, dk and dv of segments with and without a prefix, causal and not, and of
     segments of one query each, which kernels treat apart; six query heads on two KV heads, keys and
-    values read out of one interleaved buffer, results written into larger ones.
+    values read out of one interleaved buffer, results written into larger ones. Without a mask
+    queries, output and its gradient are six heads of nine, as where KV travels in parts.
     """
     generator = torch.Generator().manual_seed(7)
 
@@ -156,7 +157,7 @@ def disagreement(kernel: Kernel, device: torch.device, dtype: torch.dtype, head_
         return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype).to(device)
 
     q_lens, k_lens = [5, 70, 1, 130], [5, 203, 1, 131]
-    q, dout = random(sum(q_lens), 6, head_dim), random(sum(q_lens), 6, head_dim)
+    q, dout = random(sum(q_lens), 9, head_dim), random(sum(q_lens), 9, head_dim)
     kv = random(sum(k_lens), 2, 2, head_dim)
     errors = []
     for queries, keys, causal in (
@@ -168,8 +169,9 @@ def disagreement(kernel: Kernel, device: torch.device, dtype: torch.dtype, head_
         if segments is None:
             raise AssertionError
         t, rows = sum(queries), kv[: sum(keys)]
-        qkv = (q[:t], rows[:, 0], rows[:, 1])
-        found, truth = (_all_of(one, dout[:t], qkv, segments) for one in (kernel, ORACLE))
+        some, given = (x[:t, 3:].contiguous() if causal else x[:t, 3:] for x in (q, dout))
+        qkv = (some, rows[:, 0], rows[:, 1])
+        found, truth = (_all_of(one, given, qkv, segments) for one in (kernel, ORACLE))
         errors += [relative_error(a, b) for a, b in zip(found, truth, strict=True)]
     return max(errors)
 
@@ -177,8 +179,12 @@ def disagreement(kernel: Kernel, device: torch.device, dtype: torch.dtype, head_
 def _all_of(kernel: Kernel, dout: Tensor, qkv: Triple, segments: Segments) -> tuple[Tensor, ...]:
     scale = qkv[0].shape[2] ** -0.5
     into = (_rows_within(qkv[0]), _rows_within(qkv[1]), _rows_within(qkv[2]))
-    result = kernel.forward(*qkv, segments, scale, out=_rows_within(qkv[0]))
-    return (*result, *kernel.backward(dout, qkv, result, segments, scale, into=into))
+    out, lse = kernel.forward(*qkv, segments, scale, out=_rows_within(qkv[0]))
+    kept = out
+    if not dout.is_contiguous():
+        kept = out.new_empty((out.shape[0], out.shape[1] + 3, out.shape[2]))[:, 3:]
+        kept.copy_(out)
+    return (out, lse, *kernel.backward(dout, qkv, (kept, lse), segments, scale, into=into))
 
 
 def _rows_within(like: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Flash attention on NVIDIA GPUs: flash-attn 4, 3 or 2 where installed, else torch's own varlen.
 
 All give the output and the log-sum-exp, [heads, tokens], and take both back in backward; they mask
-causally aligned at the end, and read keys and values at any stride but the last dimension's.
+causally aligned at the end, and read queries, keys, values, output and its gradient at any stride
+but the last dimension's (torch's backward copies the last two itself unless they are contiguous).
 Forward and backward are called one by one, never through the libraries' own autograd, which ignores
 the gradient of the log-sum-exp. Their private entrances differ between releases, so each is called
 with the parameters that it has, and is not used before it agreed with the oracle on a small call
@@ -79,7 +80,9 @@ class FlashAttention2:
         dq, dk, dv = into or (_like(q), _like(k), _like(v))
         call(
             self._module._flash_attn_varlen_backward,
-            dout=dout.contiguous(), q=q, k=k, v=v, out=out, softmax_lse=lse,
+            # Of no input more is asked than a contiguous last dimension, here as in release 3.
+            dout=dout if dout.stride(-1) == 1 else dout.contiguous(),
+            q=q, k=k, v=v, out=out, softmax_lse=lse,
             dq=dq, dk=dk, dv=dv,
             **_shape(segments),
             **_plain(scale),

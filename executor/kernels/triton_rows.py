@@ -7,7 +7,8 @@ operators, benchmarks/executor/README.md). Each program here reads its rows' ele
 float32 and writes once. Run in Triton's interpreter on a CPU, not yet on a GPU; `executor.fused`
 uses them only where they agree with torch's operators.
 
-Shapes: n rows, q queries, Hq query heads, D head size; rows are contiguous, of `width` elements.
+Shapes: n rows, q queries, Hq query heads, D head size. A row's `width` elements are contiguous;
+from one row to the next it may be more, as where they are some of a tensor's heads.
 """
 
 import torch
@@ -21,40 +22,41 @@ _QUERIES = 16  # that a program merges, of one head
 
 @triton.jit
 def _sum_rows(
-    target, rows, splits, sources, first, second, width, onto: tl.constexpr, block: tl.constexpr
-):
+    target, rows, splits, sources, first, second, width, target_row, first_row, second_row,
+    onto: tl.constexpr, block: tl.constexpr,
+):  # fmt: skip
     row = tl.program_id(0)
     columns = tl.program_id(1) * block + tl.arange(0, block)
     inside = columns < width
-    at = target + tl.load(rows + row) * width + columns
+    at = target + tl.load(rows + row) * target_row + columns
     total = tl.full([block], 0.0, tl.float32)
     if onto:
         total += tl.load(at, mask=inside, other=0.0).to(tl.float32)
     for index in range(tl.load(splits + row), tl.load(splits + row + 1)):
         source = tl.load(sources + index)
         if source >= 0:
-            total += tl.load(first + source * width + columns, mask=inside, other=0.0).to(
-                tl.float32
-            )
+            values = tl.load(first + source * first_row + columns, mask=inside, other=0.0)
+            total += values.to(tl.float32)
         else:
-            total += tl.load(second + (-1 - source) * width + columns, mask=inside, other=0.0).to(
-                tl.float32
-            )
+            values = tl.load(second + (-1 - source) * second_row + columns, mask=inside, other=0.0)
+            total += values.to(tl.float32)
     tl.store(at, total.to(target.dtype.element_ty), mask=inside)
 
 
 @triton.jit
-def _copy_rows(target, rows, source, taken, width, block: tl.constexpr):
+def _copy_rows(
+    target, rows, source, taken, width, target_row, source_row, block: tl.constexpr
+):  # fmt: skip
     row = tl.program_id(0)
     columns = tl.program_id(1) * block + tl.arange(0, block)
     inside = columns < width
-    values = tl.load(source + tl.load(taken + row) * width + columns, mask=inside)
-    tl.store(target + tl.load(rows + row) * width + columns, values, mask=inside)
+    values = tl.load(source + tl.load(taken + row) * source_row + columns, mask=inside)
+    tl.store(target + tl.load(rows + row) * target_row + columns, values, mask=inside)
 
 
 @triton.jit
 def _merge(
-    out, part, lse, part_lse, together, queries, heads, size,
+    out, part, lse, part_lse, together, queries, size, out_row, part_row,
     lse_head, lse_query, part_head, part_query,
     block: tl.constexpr, elements: tl.constexpr,
 ):  # fmt: skip
@@ -66,11 +68,13 @@ def _merge(
     most = tl.maximum(old, new)
     both = most + tl.log(tl.exp(old - most) + tl.exp(new - most))
     element = tl.arange(0, elements)
-    at = ((query * heads + head) * size)[:, None] + element[None, :]
+    in_row = head * size + element
+    at = out + (query * out_row)[:, None] + in_row[None, :]
     inside = there[:, None] & (element < size)[None, :]
-    kept = tl.load(out + at, mask=inside, other=0.0).to(tl.float32) * tl.exp(old - both)[:, None]
-    added = tl.load(part + at, mask=inside, other=0.0).to(tl.float32) * tl.exp(new - both)[:, None]
-    tl.store(out + at, (kept + added).to(out.dtype.element_ty), mask=inside)
+    kept = tl.load(at, mask=inside, other=0.0).to(tl.float32) * tl.exp(old - both)[:, None]
+    new_at = part + (query * part_row)[:, None] + in_row[None, :]
+    added = tl.load(new_at, mask=inside, other=0.0).to(tl.float32) * tl.exp(new - both)[:, None]
+    tl.store(at, (kept + added).to(out.dtype.element_ty), mask=inside)
     tl.store(lse + head * lse_head + query * lse_query, both, mask=there)
     tl.store(together + head * queries + query, both, mask=there)
 
@@ -87,12 +91,12 @@ def sum_rows(
     """Sum rows of one or two tensors into rows of `target`: in float32, rounded once.
 
     Args:
-        target: [m, ...], contiguous.
+        target: [m, ...].
         rows: distinct rows of it, int64 [n].
         splits: row i takes sources[splits[i]:splits[i + 1]], int64 [n + 1].
         sources: rows of the first tensor; -1 - r is row r of the second. int64.
-        values: one or two tensors [..., ...], contiguous, of any floating type up to float32; may
-            be `target` if no row of it is both read and written.
+        values: one or two tensors [..., ...] of any floating type up to float32; may be `target` if
+            no row of it is both read and written.
         onto: whether to add to what the rows hold; else a row without a source becomes 0.
     """
     if len(rows) == 0:
@@ -100,30 +104,31 @@ def sum_rows(
     width = target[0].numel()
     with torch.cuda.device_of(target):  # type: ignore[no-untyped-call]
         _sum_rows[len(rows), triton.cdiv(width, _COLUMNS)](
-            target, rows, splits, sources, values[0], values[-1], width, onto, _COLUMNS
-        )
+            target, rows, splits, sources, values[0], values[-1], width,
+            target.stride(0), values[0].stride(0), values[-1].stride(0), onto, _COLUMNS,
+        )  # fmt: skip
 
 
 def copy_rows(target: Tensor, rows: Tensor, source: Tensor, taken: Tensor) -> None:
-    """Copy rows `taken` of `source` to the distinct `rows` of `target`, both contiguous."""
+    """Copy rows `taken` of `source` to the distinct `rows` of `target`."""
     if len(rows) == 0:
         return
     width = target[0].numel()
     with torch.cuda.device_of(target):  # type: ignore[no-untyped-call]
         _copy_rows[len(rows), triton.cdiv(width, _COLUMNS)](
-            target, rows, source, taken, width, _COLUMNS
+            target, rows, source, taken, width, target.stride(0), source.stride(0), _COLUMNS
         )
 
 
 def merge(out: Tensor, lse: Tensor, part: Tensor, part_lse: Tensor) -> Tensor:
-    """Merge as `executor.merging.merge` does; `out` and `part` contiguous, log-sum-exps float32."""
+    """Merge as `executor.merging.merge` does; rows of `out` and `part` are whole, lse float32."""
     queries, heads, size = out.shape
     together = lse.new_empty((heads, queries))
     if queries == 0:
         return together
     with torch.cuda.device_of(out):  # type: ignore[no-untyped-call]
         _merge[triton.cdiv(queries, _QUERIES), heads](
-            out, part, lse, part_lse, together, queries, heads, size,
+            out, part, lse, part_lse, together, queries, size, out.stride(0), part.stride(0),
             *lse.stride(), *part_lse.stride(), _QUERIES, triton.next_power_of_2(size),
         )  # fmt: skip
     return together

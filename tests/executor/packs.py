@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from flashcp.copied import LANDING
 from flashcp.exchange import Exchange
 from flashcp.plans import Plan
 from flashcp.strategies import STRATEGIES, shard
@@ -17,7 +18,10 @@ def random_lengths(rng, *, most_documents=8, most_tokens=60):
 
 
 def scattered_plan(rng, lengths, cp, exchange, *, overlap):
-    """Documents cut anywhere, the pieces on any ranks, equal tokens on each."""
+    """Documents cut anywhere, the pieces on any ranks, equal tokens on each.
+
+    Where KV may travel in several parts, it does in one, two or four.
+    """
     tokens = int(lengths.sum())
     room = np.full(cp, tokens // cp) + (np.arange(cp) < tokens % cp)
     pieces = []
@@ -55,6 +59,7 @@ def scattered_plan(rng, lengths, cp, exchange, *, overlap):
         strategy="scattered",
         overlap=overlap,
         ranks_per_node=int(rng.choice(divisors)) if two_level else None,
+        head_chunks=int(rng.choice([1, 2, 4])) if overlap and exchange in LANDING else 1,
     )
 
 

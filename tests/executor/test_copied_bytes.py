@@ -1,5 +1,7 @@
 """What predictions count as copied and merged is what a run's operators read and write."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -38,6 +40,8 @@ def predicted_bytes(plan, setting):
     tokens = copied_tokens(
         plan.exchange, plan.overlap, plan.held, costs._sent_tokens(), model.dtype_bytes
     )
+    if plan.chunks(model.kv_heads) > 1:
+        tokens[PACKED] = plan.non_last_tokens
     return 2 * tokens * model.kv_bytes_per_token
 
 
@@ -59,7 +63,7 @@ def plans_of(rng):
 @pytest.mark.parametrize("seed", range(6))
 def test_copies_move_the_bytes_that_predictions_count(seed, dtype, monkeypatch):
     rng = np.random.default_rng(seed)
-    setting = setting_of(small(dtype=dtype))
+    setting = setting_of(small(4, 4, dtype=dtype))
     for plan in plans_of(rng):
         moved = bytes_moved(plan, setting.model, monkeypatch)
         predicted = predicted_bytes(plan, setting)
@@ -73,6 +77,25 @@ def test_copies_move_the_bytes_that_predictions_count(seed, dtype, monkeypatch):
                     assert counted / 1.5 <= found <= counted, said
                 else:
                     assert found in (counted, *less(plan, rank, what, counted, setting)), said
+
+
+@pytest.mark.parametrize("exchange", sorted(LANDING))
+def test_kv_in_parts_moves_the_same_bytes_but_for_what_is_packed(exchange, monkeypatch):
+    rng, model, packing = np.random.default_rng(2), small(8, 4), 0
+    for _ in range(6):
+        lengths = random_lengths(rng, most_tokens=200)
+        plan = scattered_plan(rng, lengths, 4, exchange, overlap=True)
+        moved = [
+            bytes_moved(replace(plan, head_chunks=chunks), model, monkeypatch)
+            for chunks in (1, 2, 4)
+        ]
+        for rank in range(4):
+            packed = 2 * int(plan.non_last_tokens[rank]) * model.kv_bytes_per_token
+            found = [pieces.pop((rank, "pack KV"), 0) for pieces in moved]
+            assert found == [0, packed, packed]
+            packing += packed > 0
+        assert +moved[0] == +moved[1] == +moved[2]
+    assert packing > 20
 
 
 def less(plan, rank, what, counted, setting):

@@ -1,5 +1,7 @@
 """Every strategy over random packs, all ranks on one device: results, bytes, empty ranks."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from executor.kernels import ORACLE, Segments, relative_error, rms_error, select
 from executor.kernels.cpu import CpuKernel
 from executor.planned import planned_bytes
 from executor.published import Published
+from executor.rows import count
 from flashcp.exchange import Exchange
 from flashcp.prediction import Setting
 from flashcp.strategies import STRATEGIES
@@ -20,7 +23,8 @@ from tests.executor.packs import all_plans, random_lengths, scattered_plan
 
 CPU = torch.device("cpu")
 PACKS = 300
-HEADS = ((1, 1, 8), (6, 2, 8), (2, 2, 4), (3, 1, 8))  # query heads, KV heads, head size
+# Query heads, KV heads, head size.
+HEADS = ((1, 1, 8), (6, 2, 8), (2, 2, 4), (3, 1, 8), (8, 4, 4), (4, 4, 8))
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +68,7 @@ def worst_error(found, true):
 
 @pytest.mark.parametrize("quarter", range(4))
 def test_every_strategy_equals_one_process_on_300_random_packs(quarter):
-    rng = np.random.default_rng(quarter)
+    rng, chunks = np.random.default_rng(quarter), set()
     for index in range(PACKS // 4):
         lengths, cp = random_lengths(rng), 1 + index % 4
         heads = HEADS[int(rng.integers(len(HEADS)))]
@@ -76,6 +80,9 @@ def test_every_strategy_equals_one_process_on_300_random_packs(quarter):
             assert worst_error(found, true) <= 1e-10, said
             planned = planned_bytes(plan, kv_heads=heads[1], head_dim=heads[2], element_bytes=8)
             assert sent == planned.tolist(), said
+            chunks.add((plan.ranks_per_node is not None, plan.chunks(heads[1])))
+    # KV of both exchanges that may has travelled in one part, in two and in four.
+    assert chunks == {(two_levels, parts) for two_levels in (False, True) for parts in (1, 2, 4)}
 
 
 @pytest.mark.parametrize(
@@ -86,7 +93,7 @@ def test_lower_precision_stays_near_the_kernels_own_error(dtype, packs):
     for index in range(packs):
         # At least 16 tokens: of a handful of numbers the errors' mean is chance as well.
         lengths = np.append(random_lengths(rng, most_documents=3), np.int32(16))
-        inputs = draw(rng, int(lengths.sum()), (4, 2, 16), dtype)
+        inputs = draw(rng, int(lengths.sum()), (4, 2, 16) if index % 2 else (4, 4, 16), dtype)
         true = alone(ORACLE, lengths, *inputs)
         own = [
             rms_error(a, b) for a, b in zip(alone(CpuKernel(), lengths, *inputs), true, strict=True)
@@ -158,7 +165,8 @@ def test_strided_keys_are_sent_as_they_are_read():
     lengths = np.array([90, 50], dtype=np.int32)
     q, k, v, dout = draw(rng, 140, (4, 2, 8))
     true = alone(ORACLE, lengths, q, k, v, dout)
-    for plan in all_plans(rng, lengths, 4):
+    plans = all_plans(rng, lengths, 4)
+    for plan in [*plans, replace(plans[5], head_chunks=2)]:
         handles = [prepare(plan, rank) for rank in range(4)]
         emulation = Emulation(handles, CpuKernel(), 0.3)
         kvs = [torch.stack([shard(x, plan, rank) for x in (k, v)], 1) for rank in range(4)]
@@ -181,6 +189,46 @@ def test_many_partial_gradients_add_up_in_float32():
         # One rounding at the source and one at the end: each at most 2**-9, a root mean square of
         # about a half of that; a running sum in bfloat16 errs four times as much.
         assert rms_error(found[3], true[3]) <= 2**-9
+
+
+@pytest.mark.parametrize("exchange", [Exchange.ALL_TO_ALL_NEEDED, Exchange.ALL_TO_ALL_TWO_LEVEL])
+def test_parts_of_the_heads_change_no_more_than_the_last_digit(exchange):
+    rng = np.random.default_rng(23)
+    for _ in range(10):
+        lengths = random_lengths(rng)
+        inputs = draw(rng, int(lengths.sum()), (8, 4, 8), torch.float32)
+        plan = scattered_plan(rng, lengths, 4, exchange, overlap=True)
+        whole, two, four = (
+            emulated(replace(plan, head_chunks=chunks), *inputs) for chunks in (1, 2, 4)
+        )
+        for found, sent in (two, four):
+            assert sent == whole[1]
+            assert worst_error(found, whole[0]) <= 1e-6
+
+
+@pytest.mark.parametrize("exchange", [Exchange.ALL_TO_ALL_NEEDED, Exchange.ALL_TO_ALL_TWO_LEVEL])
+def test_rows_are_packed_once_whatever_the_number_of_receivers(exchange):
+    rng, packed = np.random.default_rng(29), 0
+    for _ in range(20):
+        plan = scattered_plan(rng, random_lengths(rng), 4, exchange, overlap=True)
+        for rank in range(4):
+            keys = prepare(plan, rank).schedule.keys
+            which, hops = keys.pack
+            assert count(which) == plan.non_last_tokens[rank]
+            rows = np.arange(plan.rank_tokens[rank])
+            rows = rows[which.numpy() if isinstance(which, torch.Tensor) else which]
+            assert (np.diff(rows) > 0).all()
+            for hop, whole in zip(hops, keys.hops, strict=True):
+                assert hop.recvs == whole.recvs
+                for message, from_where in zip(hop.sends, whole.sends, strict=True):
+                    assert message.peer == from_where.peer
+                    if message.own:
+                        here = rows[message.start : message.stop].tolist()
+                        assert here == list(range(from_where.start, from_where.stop))
+                        packed += 1
+                    else:
+                        assert message == from_where
+    assert packed > 20
 
 
 @pytest.mark.parametrize("exchange", [Exchange.ALL_TO_ALL_NEEDED, Exchange.ALL_TO_ALL_TWO_LEVEL])

@@ -94,6 +94,23 @@ class Broken:
         return ORACLE.backward(dout, qkv, result, segments, scale)
 
 
+class Dense:
+    """Takes some of a tensor's heads for all of it."""
+
+    name = "dense"
+
+    def forward(self, q, k, v, segments, scale, *, out=None):
+        found = torch.as_strided(q, q.shape, (q.shape[1] * q.shape[2], q.shape[2], 1))
+        return ORACLE.forward(found, k, v, segments, scale, out=out)
+
+    def backward(self, dout, qkv, result, segments, scale, *, into=None):
+        return ORACLE.backward(dout, qkv, result, segments, scale, into=into)
+
+
+def test_a_kernel_that_ignores_strides_is_found_out():
+    assert disagreement(Dense(), CPU, torch.float32, 16) > 0.1
+
+
 def test_a_kernel_that_is_wrong_is_passed_over_for_one_that_is_right():
     assert disagreement(Broken(), CPU, torch.float32, 16) > 0.1
     chosen = first_that_agrees((Broken, PlainKernel), CPU, torch.float32, 16)

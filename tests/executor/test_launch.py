@@ -3,6 +3,7 @@
 import os
 import subprocess
 import time
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from executor import RunError
 from executor.job import Job, Options, load_job
 from executor.launch import launch
 from executor.verify import NAMES
+from flashcp.exchange import Exchange
+from flashcp.plans import Plan
 from flashcp.strategies import shard
 
 HUNG = ": no progress within the 8 s of --timeout"
@@ -39,10 +42,28 @@ def workers_left():
 
 def test_a_job_survives_the_way_to_its_ranks(tmp_path):
     sent = job()
+    two = Exchange.ALL_TO_ALL_TWO_LEVEL
+    parts = replace(sent.plans[0], exchange=two, overlap=True, ranks_per_node=2, head_chunks=4)
+    sent = replace(sent, names=("flashcp", "parts"), plans=(*sent.plans, parts))
     sent.save(tmp_path)
     got = load_job(tmp_path)
     assert (got.names, got.model, got.options) == (sent.names, sent.model, sent.options)
-    assert [plan.fingerprint for plan in got.plans] == [plan.fingerprint for plan in sent.plans]
+    for plan, original in zip(got.plans, sent.plans, strict=True):
+        assert plan.fingerprint == original.fingerprint
+        for field in fields(Plan):
+            assert np.array_equal(getattr(plan, field.name), getattr(original, field.name))
+
+
+def test_a_run_of_kv_in_parts_waits_for_each():
+    one = job()
+    plan = replace(one.plans[0], exchange=Exchange.ALL_TO_ALL_NEEDED, overlap=True, head_chunks=2)
+    rows = launch(replace(one, plans=(plan,)))["plans"]["flashcp"]
+    assert rows[0]["verification"]["passed"]
+    assert rows[0]["verification"]["kv_heads"] == 2
+    for row in rows:
+        for direction, name in (("forward", "KV"), ("backward", "dKV")):
+            waits = [piece for piece in row["pieces"][direction] if piece[:2] == ["exchange", name]]
+            assert len(waits) == 2
 
 
 def test_a_run_verifies_itself_and_brings_back_every_rank():

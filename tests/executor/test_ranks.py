@@ -33,6 +33,7 @@ def everything(rank):
     lower_precision(rank, groups)
     every_way_home(rank, groups[4])
     two_nodes_of_two(rank, groups[4])
+    kv_in_parts(rank, groups[4])
     subgroup_of_other_ranks(rank)
     documents_apart(rank, groups[4])
     gradients_accumulate_over_layers(rank, groups[4])
@@ -163,6 +164,27 @@ def two_nodes_of_two(rank, group):
         assert transport.inside_bytes == (inside_sent + inside_received) * kv_bytes
         crossed += transport.across_bytes
     assert crossed > 0
+
+
+def kv_in_parts(rank, group):
+    """Several exchanges under way at once, of one hop and of two."""
+    rng = np.random.default_rng(16)
+    for index in range(8):
+        lengths = random_lengths(rng, most_tokens=200)
+        inputs = draw(lengths, (8, 4, 8), index)
+        true = alone(ORACLE, lengths, *inputs)
+        exchange = (Exchange.ALL_TO_ALL_NEEDED, Exchange.ALL_TO_ALL_TWO_LEVEL)[index % 2]
+        plan = scattered_plan(rng, lengths, RANKS, exchange, overlap=True)
+        if exchange is Exchange.ALL_TO_ALL_TWO_LEVEL:
+            plan = replace(plan, ranks_per_node=2)
+        for chunks in (2, 4):
+            parts, transport = replace(plan, head_chunks=chunks), Transport(group)
+            assert parts.chunks(4) == chunks
+            found = distributed(parts, rank, group, inputs, transport)
+            for one, exact in zip(found, true, strict=True):
+                assert relative_error(one, shard(exact, plan, rank)) <= 1e-10, (plan, lengths)
+            planned = planned_bytes(parts, kv_heads=4, head_dim=8, element_bytes=8)
+            assert transport.sent_bytes == planned[rank]
 
 
 def subgroup_of_other_ranks(rank):

@@ -14,8 +14,10 @@ from costmodel.calibrated_prior import cpu_prior
 from costmodel.model_shape import ModelShape
 from costmodel.profile_file import load_profile
 from executor import RunError, memory_bytes, prepare, shard, worker
+from executor import verify as verification
 from executor.emulate import Emulation
 from executor.emulated import emulate_job
+from executor.inputs import Inputs
 from executor.job import Job, Options
 from executor.kernels.cpu import CpuKernel
 from executor.picture import chrome_trace
@@ -211,15 +213,19 @@ class Live(TorchDispatchMode):
         self.holders[key] -= 1
 
 
-@pytest.mark.parametrize("name", [*STRATEGIES, "needed-only", "two levels"])
+PARTS = ["needed-only in parts", "two levels in parts"]
+
+
+@pytest.mark.parametrize("name", [*STRATEGIES, "needed-only", "two levels", *PARTS])
 def test_estimated_memory_is_near_what_tensors_take(name):
     lengths = np.array([900, 300, 200, 100], dtype=np.int32)
     plan = make_plan(lengths, 4, name if name in STRATEGIES else "flashcp")
-    if name == "needed-only":
+    if name.startswith("needed-only"):
         plan = replace(plan, exchange=Exchange.ALL_TO_ALL_NEEDED, overlap=True)
-    if name == "two levels":
+    if name.startswith("two levels"):
         two = Exchange.ALL_TO_ALL_TWO_LEVEL
         plan = replace(plan, exchange=two, overlap=True, ranks_per_node=2)
+    plan = replace(plan, head_chunks=2 if name in PARTS else 1)
     model = ModelShape(name="m", q_heads=4, kv_heads=2, head_dim=64, dtype="float32")
     handles = [prepare(plan, rank) for rank in range(4)]
     with Live() as live:
@@ -233,6 +239,18 @@ def test_estimated_memory_is_near_what_tensors_take(name):
     # The estimate allows each rank a flash kernel's dQ in float32, which torch does not show us.
     estimate = int(memory_bytes(plan, model).sum())
     assert 0.6 * estimate <= live.most <= 1.1 * estimate, live.most / estimate
+
+
+@pytest.mark.parametrize(("most_flops", "heads"), [(0, 4), (6.5, 4), (8, 4), (100, 12)])
+def test_kv_that_travels_in_parts_is_checked_in_as_many(most_flops, heads, monkeypatch):
+    """Twelve KV heads in four parts; operations as a multiple of one head's."""
+    plan = make_plan(np.array([100], dtype=np.int32), 2, "flashcp")
+    plan = replace(plan, exchange=Exchange.ALL_TO_ALL_NEEDED, overlap=True, head_chunks=8)
+    inputs = Inputs(*(torch.zeros(100, n, 8) for n in (24, 12, 12, 24)))
+    flops = 5050 * 14 * 8 * 2 * most_flops
+    monkeypatch.setitem(verification._MOST_FLOPS, "cpu", flops)
+    assert verification.checked_heads(plan, inputs) == heads
+    assert plan.chunks(heads) == plan.chunks(12) == 4
 
 
 @pytest.mark.parametrize("kv_heads", [2, 8])
