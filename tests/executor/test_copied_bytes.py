@@ -38,10 +38,9 @@ def predicted_bytes(plan, setting):
     model = setting.model
     costs = PlanCosts(plan, setting_of(model, plan.ranks_per_node))
     tokens = copied_tokens(
-        plan.exchange, plan.overlap, plan.held, costs._sent_tokens(), model.dtype_bytes
-    )
-    if plan.chunks(model.kv_heads) > 1:
-        tokens[PACKED] = plan.non_last_tokens
+        plan.exchange, plan.overlap, plan.held, costs._sent_tokens(), model.dtype_bytes,
+        costs.chunks,
+    )  # fmt: skip
     return 2 * tokens * model.kv_bytes_per_token
 
 
