@@ -43,7 +43,8 @@ def main():
             plan = auto_plan(packing.document_lengths(index), CP, setting)
             costs = PlanCosts(plan, setting)
             for direction in ("forward", "backward"):
-                attention_us += sum(x.sum() for x in costs.attention(direction))
+                own, part = costs.attention(direction)
+                attention_us += own.sum() + costs.chunks * part.sum()
             for what in PREDICTED:
                 rows["predicted"][what] += getattr(costs.copies, what).sum()
             for name in ("torch", "one pass"):

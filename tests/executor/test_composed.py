@@ -50,7 +50,8 @@ def predicted_pieces(prediction, ranks):
             if name == "merge":
                 name = f"merge, step {step}"
             for rank, us in enumerate(entry.end_us - entry.start_us):
-                times[rank][name] = float(us)
+                # Of parts, one after another, that have one name, all of them together.
+                times[rank][name] = times[rank].get(name, 0.0) + float(us)
         found.append(times)
     return found, split
 
@@ -72,11 +73,13 @@ def test_with_predicted_times_the_emulated_timeline_is_the_predicted_one(setting
                 assert one[direction] == pytest.approx(other[direction], rel=1e-9, abs=1e-6)
 
 
-def test_prefixes_wait_for_the_exchange_that_own_keys_hide_and_home_comes_first(setting):
+@pytest.mark.parametrize("parts", [1, 2])
+def test_prefixes_wait_for_the_exchange_that_own_keys_hide_and_home_comes_first(setting, parts):
     lengths = np.array([9000, 3000, 500], dtype=np.int32)
     rng = np.random.default_rng(1)
     for exchange in (Exchange.ALL_TO_ALL_NEEDED, Exchange.ALL_TO_ALL_TWO_LEVEL):
         plan = scattered_plan(rng, lengths, 4, exchange, overlap=True)
+        plan = replace(plan, head_chunks=parts)
         setting = replace(setting, ranks_per_node=plan.ranks_per_node)
         forward = [{OWN: 1e4, PREFIXES: 30.0, "merge outputs": 2.0} for _ in range(4)]
         backward = [
@@ -89,7 +92,8 @@ def test_prefixes_wait_for_the_exchange_that_own_keys_hide_and_home_comes_first(
         assert line.total_us == pytest.approx(1e4 + 30 + 2 + 60 + 2e4 + 3 + 4)
         names = [e.name for e in line.entries if e.stream is Stream.COMPUTE and e.end_us.any()]
         ran = [name for name in names if name.startswith(("attention", "merge", "add"))]
-        assert ran == [OWN, PREFIXES, "merge outputs", PREFIXES, OWN, "add dQ", "add dKV"]
+        there, home = [PREFIXES, "merge outputs"] * parts, [PREFIXES] * parts
+        assert ran == [OWN, *there, *home, OWN, "add dQ", *(["add dKV"] * parts)]
         assert 0 < split < len(line.entries)
 
 
