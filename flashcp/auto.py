@@ -78,7 +78,7 @@ def auto_plan(
                 seatings.append(gather_on_nodes(placement, cp, per_node, two_level=True))
             for seated in seatings:
                 limit = TOLERANCE * min((o.total_us for o in found), default=np.inf)
-                found.extend(options(seated, checked, cp, setting, limit_us=limit))
+                found.extend(options(seated, checked, cp, setting, limit_us=limit, gathers=False))
     pair_us = float(searched_by[0][TILE_US]) / TILE**2
     others_us = np.inf  # the fastest other strategy, run its own way
     for rule in STRATEGIES.values():

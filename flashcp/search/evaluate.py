@@ -29,7 +29,7 @@ from flashcp.plan_costs import merged_bytes, prefixes_us
 from flashcp.strategies._shards import columns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -90,6 +90,7 @@ def options(
     setting: "Setting",
     *,
     limit_us: float | None = None,
+    gathers: bool = True,
 ) -> list[Option]:
     """Predict the ways to run a placement.
 
@@ -100,6 +101,7 @@ def options(
         setting: hardware and model shape; its copies are in place, as `auto`'s are.
         limit_us: leave out ways that surely take longer than this, or than TOLERANCE times the best
             way found; None for every way.
+        gathers: whether to predict all-gathers even where attention hides what is needed.
     """
     rank, _, start, stop = columns(rows)
     limit = np.inf if limit_us is None else limit_us
@@ -118,7 +120,10 @@ def options(
             limit = min(limit, TOLERANCE * option.total_us)
         return option
 
+    hidden = False
     for way in placed.ways():
+        if hidden and way.exchange not in LANDING:
+            break
         option, chunks = add(way, overlap=True), 2
         # More parts where what is waited for pays for their launches.
         while (
@@ -135,6 +140,8 @@ def options(
                 limit = min(limit, TOLERANCE * option.total_us)
             chunks *= 2
         add(way, overlap=False)
+        if not gathers and option is not None:
+            hidden |= option.total_us <= _EXPOSED * placed.without_exchange_us(way)
     return found
 
 
@@ -158,13 +165,16 @@ class _Placed:
         self._prefixes = {1: self._parts(1)}
         self._least_us = (
             float(sum(one.max() for one in self._one)),
-            float(np.max(sum(self._own) + sum(self._prefixes[1]))),
+            float(np.max(sum(self._own) + sum(self._prefixes[1]) + sum(self._merges))),
         )
 
     def least_us(self, way: _Way, overlap: bool) -> float:
-        """Return a time that running it so is not below: attention, and an exchange before it."""
-        together, apart = self._least_us
-        return apart if overlap else together + sum(way.times(1))
+        """Return a time that running it so is not below."""
+        (together, apart), exchange_us = self._least_us, sum(way.times(1))
+        if not overlap:
+            return together + exchange_us
+        # Parts of an exchange may take less than all at once where its curve is steep somewhere.
+        return apart if way.exchange in LANDING else max(apart, exchange_us)
 
     def _parts(self, chunks: int) -> "list[Clock]":
         return [prefixes_us(self._segments, d, chunks, self.setting) for d in _DIRECTIONS]
@@ -180,34 +190,37 @@ class _Placed:
         cp = self.cp
         return Held(
             np.bincount(rank, stop - start, cp).astype(np.int64),
-            *waiting_tokens(rank, start, stop, cp),
+            *self._waiting,
             *own_prefix_tokens(document, rank, start, stop, cp),
             non_last_tokens(self.lengths, document, rank, start, stop, cp),
             self._needed[1],
         )
 
     @cached_property
+    def _waiting(self) -> "tuple[NDArray[np.int64], NDArray[np.int64]]":
+        rank, _, start, stop = columns(self.rows)
+        return waiting_tokens(rank, start, stop, self.cp)
+
+    @cached_property
     def _merges(self) -> "tuple[Clock, Clock]":
-        merged, added = (
-            self._us(moved) for moved in merged_bytes(self._held.waiting, self.setting)
-        )
+        merged, added = (self._us(moved) for moved in merged_bytes(self._waiting[1], self.setting))
         return merged, added
 
     def _us(self, moved: "Clock") -> "Clock":
         return self.setting.profile.copies.us_array(moved, np.zeros(self.cp), "in-place")
 
-    def ways(self) -> list[_Way]:
-        """Return the exchanges that there are."""
+    def ways(self) -> "Iterator[_Way]":
+        """Give the exchanges that there are."""
         cp, setting = self.cp, self.setting
         per_node = setting.profile.network.per_node(cp, setting.ranks_per_node)
-        ways = [
-            _needed(self.rows, cp, per_node, setting, self._needed),
-            _gathered(Exchange.ALL_GATHER_NON_LAST, self._held.non_last, cp, per_node, setting),
-            _gathered(Exchange.ALL_GATHER, self._held.tokens * (cp > 1), cp, per_node, setting),
-        ]
+        yield _needed(self.rows, cp, per_node, setting, self._needed)
         if 1 < per_node < cp:
-            ways.append(_two_level(self.rows, cp, per_node, setting))
-        return ways
+            yield _two_level(self.rows, cp, per_node, setting)
+        for exchange, sent in (
+            (Exchange.ALL_GATHER_NON_LAST, self._held.non_last),
+            (Exchange.ALL_GATHER, self._held.tokens * (cp > 1)),
+        ):
+            yield _gathered(exchange, sent, cp, per_node, setting)
 
     def option(self, way: _Way, *, overlap: bool, chunks: int = 1) -> Option:
         """Predict one way to run it."""
