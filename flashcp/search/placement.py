@@ -4,7 +4,7 @@ A first stage is warm and lets tokens and work differ for some cost, so that lon
 their ranks; the next two make that dear. Then tokens are made equal, which costs balance, and work
 is evened out without touching tokens, which regains it. Where the largest rank still has more than
 0.5% over the mean, the last stage goes on from the finished placement, whose tokens are equal, up
-to three times; each end is a candidate. Measured effects of each part: docs/research/auto.md.
+to twice; each end is a candidate. Measured effects of each part: docs/research/auto.md.
 """
 
 from functools import cache
@@ -33,7 +33,7 @@ _SEED = 20261124
 _DRAWS = 1 << 16
 _ANNEALED_CUTS_A_RANK = 8  # most pieces that annealing adds, a rank
 EVEN = 1.005  # work of the largest rank over the mean that is good enough
-_MOST_TURNS = 3  # more of the last stage where it is not
+_MOST_TURNS = 2  # more of the last stage where it is not
 _RANKS_AND_TURNS = 24  # most ranks times turns
 _LEAST_TILES_A_RANK = 16  # ranks of fewer are cut on a finer grid
 
@@ -77,8 +77,8 @@ def find_placements(
         effort: budget in units of STEPS_A_RANK steps a rank, fewer beyond 8 ranks; 0 only seeds
             and repairs.
         others: FlashCP's canonical shards of the pack, to start from as well; None makes them.
-        again: whether the last stage goes on where work is uneven; at most three times up to 8
-            ranks, less often up to 24, not beyond, where it would take too long.
+        again: whether the last stage goes on where work is uneven; at most twice up to 12
+            ranks, once up to 24, not beyond, where it would take too long.
 
     Returns:
         Canonical shards, int32 [shards, 4]: rank, document, start, stop; of one or more placements.
