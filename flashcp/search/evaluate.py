@@ -110,38 +110,38 @@ def options(
     placed = _Placed(rows, lengths, cp, setting)
     found: list[Option] = []
 
-    def add(way: _Way, *, overlap: bool, chunks: int = 1) -> Option | None:
+    def keep(option: Option) -> Option:
         nonlocal limit
-        if placed.least_us(way, overlap) > limit:
-            return None
-        option = placed.option(way, overlap=overlap, chunks=chunks)
         found.append(option)
         if limit_us is not None:
             limit = min(limit, TOLERANCE * option.total_us)
         return option
 
+    def add(way: _Way, *, overlap: bool) -> Option | None:
+        if placed.least_us(way, overlap) > limit:
+            return None
+        return keep(placed.option(way, overlap=overlap))
+
     hidden = False
     for way in placed.ways():
         if hidden and way.exchange not in LANDING:
             break
-        option, chunks = add(way, overlap=True), 2
-        # More parts where what is waited for pays for their launches.
-        while (
-            option is not None
-            and way.exchange in LANDING
-            and setting.model.kv_heads % chunks == 0
-            and option.total_us > _EXPOSED * placed.without_exchange_us(way)
-        ):
-            before, option = option, placed.option(way, overlap=True, chunks=chunks)
-            found.append(option)
-            if option.total_us > before.total_us:
-                break
-            if limit_us is not None:
-                limit = min(limit, TOLERANCE * option.total_us)
-            chunks *= 2
+        option = add(way, overlap=True)
+        if option is not None and way.exchange in LANDING:
+            least_us = placed.without_exchange_us(way)
+            chunks = 2
+            # More parts where what is waited for pays for their launches.
+            while (
+                setting.model.kv_heads % chunks == 0
+                and option.total_us > _EXPOSED * least_us
+                and max(least_us, sum(way.times(chunks))) <= limit
+            ):
+                before, option = option, keep(placed.option(way, overlap=True, chunks=chunks))
+                if option.total_us > before.total_us:
+                    break
+                chunks *= 2
+            hidden |= not gathers and option.total_us <= _EXPOSED * least_us
         add(way, overlap=False)
-        if not gathers and option is not None:
-            hidden |= option.total_us <= _EXPOSED * placed.without_exchange_us(way)
     return found
 
 
