@@ -73,32 +73,48 @@ def find(device: torch.device) -> tuple[Fused | None, str]:
 
 
 def disagreement(kernels: Fused, device: torch.device) -> float:
-    """Return the largest error of the kernels on small cases of values of about 1."""
+    """Return the largest error of the kernels on small cases of values of about 1.
+
+    In every precision and into float32, so that all that a run needs is known to compile.
+    """
+    half, whole = (torch.bfloat16, torch.float16), torch.float32
+    pairs = [(dtype, dtype) for dtype in (*half, whole)] + [(whole, dtype) for dtype in half]
+    return max(_disagreement(kernels, device, *pair) for pair in pairs)
+
+
+def _disagreement(
+    kernels: Fused, device: torch.device, into: torch.dtype, dtype: torch.dtype
+) -> float:
+    """Do it for one precision of what is written and one of what is read."""
     draw = torch.Generator().manual_seed(0)
 
-    def values(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    def values(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
         return (torch.rand(shape, generator=draw) + 0.5).to(device, dtype)
 
-    def heads(rows: int) -> Tensor:
+    def heads(rows: int, dtype: torch.dtype = dtype) -> Tensor:
         # Some heads out of more, as where KV travels in parts: rows lie apart.
-        return values(rows, 8, 40)[:, 2:5]
+        return values(rows, 8, 40, dtype=dtype)[:, 2:5]
 
     errors = []
-    target, first, second = heads(9), heads(5), values(4, 3, 40)
     rows, splits, sources = (
         torch.tensor(x, device=device) for x in ([7, 0, 3], [0, 2, 2, 5], [4, -4, 0, -1, 2])
     )
-    expected = target.double()
-    sums = [first[4].double() + second[3], 0 * expected[0], first[0].double() + second[0]]
-    for row, total in zip((7, 0, 3), sums, strict=True):
-        expected[row] += total
-    expected[3] += first[2]
-    kernels.sum_rows(target, rows, splits, sources, (first, second), onto=True)
-    errors.append((target - expected).abs() / expected)
-    kernels.copy_rows(target, rows, first, rows.new_tensor([1, 1, 4]))
-    errors.append((target[rows] - first[rows.new_tensor([1, 1, 4])]).abs())
+    first, second = heads(5), values(4, 3, 40)
+    sums = [first[4].double() + second[3], 0 * second[0].double(), first[0].double() + second[0]]
+    sums[2] += first[2]
+    for onto in (False, True):
+        target = heads(9, into)
+        expected = target.double()
+        for row, total in zip((7, 0, 3), sums, strict=True):
+            expected[row] = expected[row] * onto + total
+        kernels.sum_rows(target, rows, splits, sources, (first, second), onto=onto)
+        errors.append((target - expected).abs() / expected.clamp(min=1))
+    if into is dtype:
+        taken = rows.new_tensor([1, 1, 4])
+        kernels.copy_rows(target, rows, first, taken)
+        errors.append((target[rows] - first[taken]).abs())
 
-    out, part = heads(37), values(37, 3, 40)
+    out, part = heads(37, into), values(37, 3, 40)
     lse, part_lse = (values(3, 37, dtype=torch.float32) for _ in range(2))
     together = torch.logaddexp(lse, part_lse)
     shares = [(x - together).exp().t().unsqueeze(-1).double() for x in (lse, part_lse)]

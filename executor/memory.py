@@ -2,11 +2,12 @@
 
 Counted from the same routes that the run uses, at its fullest moment, the backward pass: inputs,
 output and their gradients, the joined keys kept from forward and their gradients, those that
-travel, in float32 where they are summed, and the float32 dQ that flash kernels accumulate; where
-the plan overlaps, the second log-sum-exp and dQ of the rows that wait (forward has their second
-output, but no gradients). Where query heads share KV heads, a kernel's backward in half precision
-holds dK and dV of every query head before it adds them up, as flash-attn 2 and torch do
-(flash-attn 3 holds those of every KV head in float32: less beyond two query heads a KV head).
+travel, in float32 where torch's operators sum them (one-pass kernels need no such copy), and the
+float32 dQ that flash kernels accumulate; where the plan overlaps, the second log-sum-exp and dQ of
+the rows that wait (forward has their second output, but no gradients). Where query heads share KV
+heads, a kernel's backward in half precision holds dK and dV of every query head before it adds them
+up, as flash-attn 2 and torch do (flash-attn 3 holds those of every KV head in float32: less beyond
+two query heads a KV head).
 Where KV travels in parts, the last part's waiting call has those of its own heads only, beside what
 travels of the parts before; and copies of its heads' output and its gradient, which torch's kernel
 makes. What forward packs is less than dK and dV, which are not there then.

@@ -114,7 +114,7 @@ class Sums:
         order = np.argsort(inverse, kind="stable")
         sources = [taken if kind == 0 else -1 - taken for kind, (_, taken) in enumerate(kinds)]
         splits = np.searchsorted(inverse[order], np.arange(distinct.size + 1))
-        return cls(
+        made = cls(
             rows(distinct, device),
             tuple(
                 (rows(place, device), rows(taken, device))
@@ -123,6 +123,9 @@ class Sums:
             device,
             (distinct, splits.astype(np.int64), np.concatenate(sources)[order]),
         )
+        if device.type == "cuda":
+            _ = made.index  # now: a copy to the device in mid-run would wait for its kernels
+        return made
 
     @cached_property
     def index(self) -> tuple[Tensor, Tensor, Tensor]:

@@ -115,7 +115,7 @@ class _Pack:
         # In parts as well: a curve may be steeper than in proportion somewhere.
         needed_us = 2 * min(
             parts * profile.all_to_all_v_us(kv_bytes / parts, self.cp, ranks_per_node=per_node).us
-            for parts in (2**power for power in range(setting.model.kv_heads.bit_length()))
+            for parts in range(1, setting.model.kv_heads + 1)
             if setting.model.kv_heads % parts == 0
         )
         gathered = kv_bytes * self.cp / (self.cp - 1)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MOST_RANKS = 1024
+# Parts in which `auto` lets KV travel: each has messages of its own, which the host must post.
+MOST_CHUNKS = 8
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -35,11 +35,14 @@ def _sum_rows(
     for index in range(tl.load(splits + row), tl.load(splits + row + 1)):
         source = tl.load(sources + index)
         if source >= 0:
-            values = tl.load(first + source * first_row + columns, mask=inside, other=0.0)
-            total += values.to(tl.float32)
+            # No name for what is loaded: the two branches may load different types.
+            total += tl.load(first + source * first_row + columns, mask=inside, other=0.0).to(
+                tl.float32
+            )
         else:
-            values = tl.load(second + (-1 - source) * second_row + columns, mask=inside, other=0.0)
-            total += values.to(tl.float32)
+            total += tl.load(
+                second + (-1 - source) * second_row + columns, mask=inside, other=0.0
+            ).to(tl.float32)
     tl.store(at, total.to(target.dtype.element_ty), mask=inside)
 
 
@@ -54,7 +57,11 @@ def _copy_rows(
     tl.store(target + tl.load(rows + row) * target_row + columns, values, mask=inside)
 
 
-@triton.jit
+# What differs from plan to plan is not compiled in: each plan's first layer would wait for it.
+@triton.jit(
+    do_not_specialize=["queries", "lse_head", "part_head"],
+    do_not_specialize_on_alignment=["lse", "part_lse", "together"],
+)
 def _merge(
     out, part, lse, part_lse, together, queries, size, out_row, part_row,
     lse_head, lse_query, part_head, part_query,

@@ -26,6 +26,7 @@ from flashcp.exchange import (
 )
 from flashcp.exchange_times import needed_exchange, two_level_exchange
 from flashcp.plan_costs import merged_bytes, prefixes_us
+from flashcp.plans import MOST_CHUNKS
 from flashcp.strategies._shards import columns
 
 if TYPE_CHECKING:
@@ -132,7 +133,8 @@ def options(
             chunks = 2
             # More parts where what is waited for pays for their launches.
             while (
-                setting.model.kv_heads % chunks == 0
+                chunks <= MOST_CHUNKS
+                and setting.model.kv_heads % chunks == 0
                 and option.total_us > _EXPOSED * least_us
                 and max(least_us, sum(way.times(chunks))) <= limit
             ):

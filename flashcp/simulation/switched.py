@@ -16,7 +16,7 @@ from flashcp.copied import LANDING
 from flashcp.exchange import Exchange
 from flashcp.parts import predict_parts
 from flashcp.planning import plan
-from flashcp.plans import Plan
+from flashcp.plans import MOST_CHUNKS, Plan
 from flashcp.prediction import Setting
 from flashcp.simulation.what_if import WhatIf
 from flashcp.strategies import AUTO, STRATEGIES
@@ -31,7 +31,7 @@ _EXCHANGES = {
         Exchange.ALL_GATHER_NON_LAST,
     ),
 }
-_CHUNKS = (1, 2, 4, 8)  # parts by heads in which KV travels
+_CHUNKS = tuple(2**power for power in range(MOST_CHUNKS.bit_length()))  # parts by heads
 _OVERLAPS = {"on": (True,), "off": (False,), "own": (False, True)}
 
 
@@ -79,7 +79,7 @@ def _switch(made: Plan, what_if: WhatIf) -> Plan:
     own = what_if.exchange == "own"
     exchange = made.exchange if own else _EXCHANGES[what_if.exchange][0]
     overlap = made.overlap if what_if.overlap == "own" else what_if.overlap == "on"
-    return _run_by(made, exchange, overlap)
+    return _run_by(made, exchange, overlap, made.ranks_per_node)
 
 
 def _run_by(

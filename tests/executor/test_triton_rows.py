@@ -182,6 +182,7 @@ ROWS = {"rows": "*i64", "splits": "*i64", "sources": "*i64", "taken": "*i64"}
     ("name", "tensors", "constants"),
     [
         ("_sum_rows", ("target", "first", "second"), {"onto": True, "block": 1024}),
+        ("_sum_rows", ("target", "first"), {"onto": False, "block": 1024}),  # second in float32
         ("_copy_rows", ("target", "source"), {"block": 1024}),
         (
             "_merge",
@@ -201,7 +202,7 @@ def test_they_compile_for_an_h100_and_read_16_bytes_at_a_time(
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     kernel = getattr(triton_rows, name)
-    floats = dict.fromkeys(("lse", "part_lse", "together"), "*fp32")
+    floats = dict.fromkeys(("lse", "part_lse", "together", "second"), "*fp32")
     given = {**ROWS, **floats, **dict.fromkeys(tensors, f"*{dtype}")}
     signature = {
         x: "constexpr" if x in constants else given.get(x, "i32") for x in kernel.arg_names
