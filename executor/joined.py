@@ -110,12 +110,11 @@ def forward(
     out = _contiguous_like(q)
     under_way: list[tuple[Any, Any]] = []
     for _, heads in parts:
-        started = yield from joined.keys.start(
-            call, (k[:, heads], v[:, heads]), packs=len(parts) > 1
-        )
-        under_way.append(started)
-        if started[0] is not None and not joined.overlap:
-            yield Wait(started[0], "KV")
+        kv = k[:, heads], v[:, heads]
+        # By no other name, which would hold the last part's buffers until the end.
+        under_way.append((yield from joined.keys.start(call, kv, packs=len(parts) > 1)))
+        if under_way[-1][0] is not None and not joined.overlap:
+            yield Wait(under_way[-1][0], "KV")
     own_lse: Tensor | None = None
     if joined.own is not None:
         with record.piece(Part.FORWARD, OWN if joined.overlap else ALL):
@@ -173,10 +172,9 @@ def backward(
                     call.scale,
                     into=(waiting_dq, dkeys, dvalues),
                 )
-        returning = yield from joined.keys.give_back(call, (dkeys, dvalues))
-        under_way.append(returning)
-        if returning[0] is not None and not joined.overlap:
-            yield Wait(returning[0], "dKV")
+        under_way.append((yield from joined.keys.give_back(call, (dkeys, dvalues))))
+        if under_way[-1][0] is not None and not joined.overlap:
+            yield Wait(under_way[-1][0], "dKV")
     if joined.own is not None and kept.own_lse is not None:
         with record.piece(Part.BACKWARD, OWN if joined.overlap else ALL):
             call.kernel.backward(

@@ -133,18 +133,17 @@ class _Pack:
         """
         setting, copies = self.setting, self.setting.profile.copies
         kv_bytes = float(setting.model.kv_bytes_per_token)
-        moved, nothing = np.array([1.5 * self.waiting * kv_bytes]), np.zeros(1)
-        us = float(copies.us_array(moved, nothing, "in-place")[0]) / self.cp
+        us = copies.estimate(1.5 * self.waiting * kv_bytes, 0, "in-place").us / self.cp
         if setting.copies == "published":
-            everything = np.array([float(self.tokens.sum()) * kv_bytes])
-            us = min(us, 2 * float(copies.us_array(everything, nothing, "per-shard")[0]))
+            everything = float(self.tokens.sum()) * kv_bytes
+            us = min(us, 2 * copies.estimate(everything, 0, "per-shard").us)
         return us
 
     def _merges_us(self) -> float:
         """Return the mean rank's merges of what waits, both ways."""
         moved = merged_bytes(np.array([self.waiting]), self.setting)
-        copies, nothing = self.setting.profile.copies, np.zeros(1)
-        return sum(float(copies.us_array(m, nothing, "in-place")[0]) for m in moved) / self.cp
+        copies = self.setting.profile.copies
+        return sum(copies.estimate(m.item(), 0, "in-place").us for m in moved) / self.cp
 
     def _second_visits_us(self) -> float:
         """Return the mean rank's second visits of query tiles that wait, where they are walked."""

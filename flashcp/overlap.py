@@ -7,7 +7,7 @@ that attends longest. f and g are the profile's, measured by `flashcp calibrate`
 have f from a publication and g = 1, since nobody has measured it.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,23 +32,29 @@ def side_by_side(
     Returns:
         Attention, [..., ranks], and the exchanges, [...].
     """
-    exchange_factor = profile.exchange_overlap_factor.value
-    beside = attention_us * profile.overlap_factor.value
-    longest = np.full(beside.shape[:-1], exchange_us)
-    if exchange_factor > 1:
-        lost = (1 - 1 / exchange_factor) * beside.max(axis=-1)
-        longest = np.minimum(exchange_us * exchange_factor, exchange_us + lost)
-    return slowed(attention_us, longest[..., None], profile), longest
+    factor = profile.overlap_factor.value
+    longest = (attention_us * factor).max(axis=-1)
+    exchanges = prolonged(exchange_us, longest, profile.exchange_overlap_factor.value)
+    return slowed(attention_us, exchanges[..., None], factor), exchanges
 
 
-def slowed(attention_us: "Clock", exchange_us: "Clock", profile: "Profile") -> "Clock":
+def slowed(attention_us: Any, exchange_us: Any, factor: float) -> Any:
     """Return how long attention takes of which the first `exchange_us` run beside an exchange.
 
     Args:
-        attention_us: alone, [..., ranks].
+        attention_us: alone; a number or an array.
         exchange_us: how long an exchange still runs, likewise.
-        profile: whose factor counts.
+        factor: how much longer attention takes beside one.
     """
-    factor = profile.overlap_factor.value
-    beside = attention_us * factor
-    return np.where(beside <= exchange_us, beside, attention_us + exchange_us * (1 - 1 / factor))
+    return np.minimum(attention_us * factor, attention_us + exchange_us * (1 - 1 / factor))
+
+
+def prolonged(exchange_us: Any, attention_us: Any, factor: float) -> Any:
+    """Return how long an exchange takes of which the first `attention_us` run beside attention.
+
+    Args:
+        exchange_us: alone; a number or an array.
+        attention_us: how long attention runs, of the rank where it is longest; likewise.
+        factor: how much longer an exchange takes beside it.
+    """
+    return np.minimum(exchange_us * factor, exchange_us + attention_us * (1 - 1 / factor))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from flashcp.overlap import prolonged, slowed
 from groundwork.jit import jit
 
 if TYPE_CHECKING:
@@ -89,13 +90,7 @@ def backward(
     return Beside(*_backward(*attention, exchange_us, chunks, *copies, *factors, began_us))
 
 
-@jit
-def _slowed(attention_us: float, exchange_us: float, factor: float) -> float:
-    """Do for one rank what `flashcp.overlap.slowed` does."""
-    beside = attention_us * factor
-    if beside <= exchange_us:
-        return beside
-    return attention_us + exchange_us * (1.0 - 1.0 / factor)
+_slowed, _prolonged = jit(slowed), jit(prolonged)
 
 
 @jit
@@ -109,10 +104,7 @@ def _each_us(
     longest = 0.0
     for rank in range(own.size):
         longest = max(longest, (own[rank] + (chunks - 1) * part[rank]) * factor)
-    whole = exchange_us
-    if other > 1.0:
-        whole = min(exchange_us * other, exchange_us + (1.0 - 1.0 / other) * longest)
-    return whole / chunks
+    return float(_prolonged(exchange_us, longest, other) / chunks)
 
 
 @jit

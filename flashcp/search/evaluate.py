@@ -5,7 +5,7 @@ once and shared between the ways to run the same shards. Equal to `predict` up t
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -281,6 +281,7 @@ def _needed(
         across = across_tokens(document, rank, start, stop, cp, per_node)
         together, most = float(across[0].sum()), float(max(across[0].max(), across[1].max()))
 
+    @cache
     def times(chunks: int) -> tuple[float, float]:
         us = needed_exchange(largest, most, cp, setting, chunks).us
         return us, us
@@ -293,6 +294,7 @@ def _two_level(rows: "Rows", cp: int, per_node: int, setting: "Setting") -> _Way
     *tokens, passed, summed = two_level_counts(document, rank, start, stop, cp, per_node)
     sent, received = tokens[0] + tokens[2], tokens[1] + tokens[3]
 
+    @cache
     def times(chunks: int) -> tuple[float, float]:
         part = two_level_exchange(tuple(tokens), summed, cp, per_node, setting, chunks)
         return chunks * part.whole("forward").us, chunks * part.whole("backward").us

@@ -47,18 +47,6 @@ _STAGES = np.array(
 )
 
 
-def find_placement(
-    lengths: NDArray[np.int32],
-    cp: int,
-    weights: Floats,
-    effort: float,
-    *,
-    others: "Rows | None" = None,
-) -> "Rows":
-    """Search for one placement; the first of `find_placements`, same arguments."""
-    return find_placements(lengths, cp, weights, effort, others=others, again=False)[0]
-
-
 def find_placements(
     lengths: NDArray[np.int32],
     cp: int,

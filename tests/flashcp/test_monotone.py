@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from flashcp.auto import auto_plan
 from flashcp.planning import default_setting, plan
 from flashcp.prediction import Setting, predict
-from flashcp.search.placement import find_placement
+from flashcp.search.placement import find_placements
 from flashcp.search.weights import search_weights
 from flashcp.simulation.what_if import WhatIf
 from flashcp.strategies import NAMES
@@ -63,8 +63,8 @@ def test_the_order_of_documents_changes_nothing_that_is_found(documents, cp, dat
     order = data.draw(st.permutations(range(len(documents))))
     found = []
     for lengths_ in (documents, documents[list(order)]):
-        rank, document, start, stop = find_placement(
-            lengths_, cp, search_weights(lengths_, cp, SETTING), 0.2
-        ).T
+        rank, document, start, stop = find_placements(
+            lengths_, cp, search_weights(lengths_, cp, SETTING), 0.2, again=False
+        )[0].T
         found.append(sorted(zip(rank, lengths_[document], start, stop, strict=True)))
     assert found[0] == found[1]

@@ -13,7 +13,7 @@ from flashcp.search.cycles import even_out
 from flashcp.search.energy import energy, strain
 from flashcp.search.loads import pairs_of, tiles_of
 from flashcp.search.nodes import crossing_tokens, gather_on_nodes, pair_tokens
-from flashcp.search.placement import find_placement, find_placements, imbalance
+from flashcp.search.placement import find_placements, imbalance
 from flashcp.search.repair import CUTS_A_RANK, repair
 from flashcp.search.seed import seed
 from flashcp.search.state import CUTS, FREE, SIZE, copy_rows
@@ -111,6 +111,11 @@ def pack_ends(rows: NDArray[np.int32]) -> NDArray[np.int32]:
     ends = np.zeros(rows[:, 1].max() + 1, dtype=np.int32)
     np.maximum.at(ends, rows[:, 1], rows[:, 3])
     return ends[rows[:, 1]]
+
+
+def find_placement(*given):
+    """The first placement, before the last stage goes on."""
+    return find_placements(*given, again=False)[0]
 
 
 @given(pack=lengths(), cp=st.integers(2, 9))
