@@ -65,9 +65,9 @@ EFFORTS = {
         transfers_s=150.0,
     ),
     ("cuda", False): Effort(
-        attention_calls=40,
+        attention_calls=96,
         head_dims=(64, 128),
-        call_us=8e3,
+        call_us=2e4,
         repeats=7,
         transfer_bytes=_powers(14, 29),
         copy_bytes=_powers(20, 30, 2),

@@ -1,5 +1,7 @@
 """On a GPU: emulated ranks against the oracle in every dtype, and over NCCL where GPUs allow it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -24,7 +26,10 @@ LENGTHS = np.array([3000, 1500, 700, 300, 40, 1], dtype=np.int32)
 
 
 def job(dtype, cp):
-    plans = all_plans(np.random.default_rng(0), LENGTHS, cp)
+    plans = [
+        replace(plan, ranks_per_node=per_node(cp)) if plan.ranks_per_node else plan
+        for plan in all_plans(np.random.default_rng(0), LENGTHS, cp)
+    ]
     model = ModelShape(
         name="small", q_heads=8, kv_heads=2, head_dim=64,
         dtype="float32" if dtype == "float64" else dtype,
@@ -37,8 +42,20 @@ def job(dtype, cp):
     )
 
 
+def per_node(cp):
+    """Ranks of a node in two-level plans: one setting serves all plans of a job."""
+    return 2 if cp % 2 == 0 else 1
+
+
+def setting_of(job):
+    return Setting(
+        profile=load_profile("h100-sxm"), model=job.model, copies="in-place",
+        ranks_per_node=per_node(job.cp),
+    )  # fmt: skip
+
+
 def check(job, results):
-    setting = Setting(profile=load_profile("h100-sxm"), model=job.model, copies="in-place")
+    setting = setting_of(job)
     found = report(job, results, setting)
     wrong = {name: one["verification"] for name, one in found["plans"].items() if not one["passed"]}
     assert not wrong
@@ -48,8 +65,7 @@ def check(job, results):
 @pytest.mark.parametrize("cp", [1, 4])
 def test_every_plan_emulated_on_the_gpu_agrees_with_the_oracle(dtype, cp):
     one = job(dtype, cp)
-    setting = Setting(profile=load_profile("h100-sxm"), model=one.model, copies="in-place")
-    check(one, emulate_job(one, setting))
+    check(one, emulate_job(one, setting_of(one)))
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU")
