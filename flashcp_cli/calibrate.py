@@ -183,10 +183,10 @@ def _measure(request: "Request") -> dict[str, Any] | None:
     """Measure, with progress on the error stream."""
     from executor.calibration import calibrate as measure
     from executor.errors import RunError
-    from flashcp_cli.calibrate_view import progress_bar
+    from flashcp_cli.progress import of_calibration
 
     try:
-        with progress_bar() as show:
+        with of_calibration() as show:
             return measure(request, show)
     except RunError as error:
         raise click.ClickException(str(error)) from error

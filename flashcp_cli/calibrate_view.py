@@ -1,8 +1,6 @@
-"""How `flashcp calibrate` looks: progress with the time left, then errors and warnings."""
+"""How what `flashcp calibrate` measured looks: errors and warnings."""
 
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,38 +13,6 @@ from flashcp_cli.terminal import terminal
 
 if TYPE_CHECKING:
     from costmodel.profile import Profile
-    from executor.calibration.store import Progress
-
-
-@contextmanager
-def progress_bar() -> Iterator[Callable[["Progress"], None]]:
-    """Show how far a calibration is and how long the rest will take, where there is a terminal.
-
-    Yields:
-        A function to call with each `Progress`.
-    """
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.progress import BarColumn, TextColumn
-    from rich.progress import Progress as Bar
-
-    bar = Bar(
-        TextColumn("measuring {task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed} of {task.total} points, {task.fields[left]} left"),
-        console=terminal(stderr=True),
-        transient=True,
-    )
-    with bar:
-        task = bar.add_task("", total=None, left="?")
-        yield lambda progress: bar.update(
-            task,
-            description=progress.stage,
-            completed=progress.done,
-            total=progress.planned,
-            left=_duration(progress.left_s),
-        )
 
 
 def print_calibration(
@@ -126,7 +92,3 @@ def _errors(profile: "Profile") -> Table:
         )
         before = e.what
     return table
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from executor.calibration.store import Progress as Measured
+
 Advance = Callable[[int], None]
 
 SHORT_PACKS = 64
@@ -75,3 +77,39 @@ def _bar(what: str) -> "Progress":
         console=terminal(stderr=True),
         transient=True,
     )
+
+
+@contextmanager
+def of_calibration() -> Iterator[Callable[["Measured"], None]]:
+    """Show how far a calibration is and how long the rest will take, where there is a terminal.
+
+    Yields:
+        A function to call with each `Progress`.
+    """
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    from flashcp_cli.terminal import terminal
+
+    bar = Progress(
+        TextColumn("measuring {task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed} of {task.total} points, {task.fields[left]} left"),
+        console=terminal(stderr=True),
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task("", total=None, left="?")
+        yield lambda progress: bar.update(
+            task,
+            description=progress.stage,
+            completed=progress.done,
+            total=progress.planned,
+            left=_duration(progress.left_s),
+        )
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

@@ -50,6 +50,15 @@ def refused(*arguments, status=2, **environment):
     return result.stderr
 
 
+def test_json_needs_no_rich(tmp_path):
+    (tmp_path / "rich.py").write_text("raise ModuleNotFoundError('no rich here')")
+    out = tmp_path / "mine.json"
+    words = ("--out", out, "--json", "--device", "cpu", "--nproc", "1")
+    result = calibrate(*words, PYTHONPATH=str(tmp_path))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert json.loads(result.stdout)["profile"] == str(out)
+
+
 def test_a_calibration_writes_a_profile_that_plans_are_predicted_with(tmp_path):
     out = tmp_path / "mine.json"
     result = calibrate("--out", out, "--json", "--device", "cpu")
