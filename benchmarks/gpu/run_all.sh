@@ -71,7 +71,7 @@ timeout -k 5 60 "$python" -c '
 import json, torch
 from executor.device import provenance
 print(json.dumps(provenance(torch.device("cuda", 0))))' >"$out/environment.json" 2>"$out/environment.log"
-say "$gpu, NCCL $nccl, predicted with $hardware"
+say "$gpu, NCCL $nccl"
 
 flashcp=("$python" -m flashcp_cli)
 # Compiles what plans and predictions need, once for all the steps that follow.
@@ -85,6 +85,7 @@ step tests 120 "$python" -m pytest -m gpu tests/executor/test_kernels.py tests/e
 step calibrate 90 "${flashcp[@]}" calibrate --device cuda --nproc 1 --out "$out/profile.json" --name "$hardware-here" --json
 measured=$hardware
 [[ -s "$out/profile.json" ]] && measured=$out/profile.json
+say "emulated runs are predicted with $measured"
 
 # Several ranks on the one GPU: correctness and bytes, never speed. Ranks of different host ids are
 # connected by sockets, as if on different nodes, whatever the NCCL; from 2.30 it can also share a GPU.
