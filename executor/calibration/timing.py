@@ -9,8 +9,8 @@ adds, so the result of what a process does alone is the fastest repeat; kernels 
 are timed by that thread's own clock, which stands still while another process has the core. An
 exchange is of processes that wake each other, which takes 80 or 400 us as it happens and is no more
 typical at its fastest than at its slowest; there it is the lower quartile, of as many repeats as
-make it firm. Either way the spread is that of
-the quartiles: a noisy machine is told so, not averaged away.
+make it firm. Either way the spread is that of the quartiles: a noisy machine is told so, not
+averaged away.
 """
 
 import time

@@ -7,8 +7,8 @@ Forward and backward are called one by one, never through the libraries' own aut
 the gradient of the log-sum-exp. Their private entrances differ between releases, so each is called
 with the parameters that it has, and is not used before it agreed with the oracle on a small call
 (`executor.kernels.select`). Where a release cannot write its result where it is wanted, that costs
-a copy. Written against flash-attn 2.7, flash-attn-3 3.0 and torch 2.6 to 2.13; on a
-GPU only torch 2.11's has been run (benchmarks/gpu/README.md).
+a copy. Written against flash-attn 2.7, flash-attn-3 3.0 and torch 2.6 to 2.13; of these only torch
+2.11's has run on a GPU by us (benchmarks/gpu/README.md).
 
 Shapes: T query tokens, K key tokens, Hq query heads, Hkv key/value heads, D head size.
 """

@@ -4,8 +4,8 @@ torch has no one operator for a sum of rows named by index that is rounded once,
 log-sum-exp in half precision. Out of several, such a sum moves about 38 bytes an element where 6
 would do: of `auto`'s plans for eight H100s 8 to 14% of the attention time (counted from the
 operators, benchmarks/executor/README.md). Each program here reads its rows' elements once, works in
-float32 and writes once. Run on an H200 and in Triton's interpreter; `executor.fused` uses
-them only where they agree with torch's operators.
+float32 and writes once. Run on an H200 and in Triton's interpreter; `executor.fused` uses them only
+where they agree with torch's operators.
 
 Shapes: n rows, q queries, Hq query heads, D head size. A row's `width` elements are contiguous;
 from one row to the next it may be more, as where they are some of a tensor's heads.

@@ -55,8 +55,7 @@ def setting_of(job):
 
 
 def check(job, results):
-    setting = setting_of(job)
-    found = report(job, results, setting)
+    found = report(job, results, setting_of(job))
     wrong = {name: one["verification"] for name, one in found["plans"].items() if not one["passed"]}
     assert not wrong
 
