@@ -11,7 +11,6 @@ GPU) is taken over from a bundled profile and marked reported.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ import numpy as np
 from costmodel.attention import CPU_KERNEL, AttentionModel
 from costmodel.attention_backward import with_reported_backward
 from costmodel.attention_calls import KERNELS, KernelTraits, MeasuredCall
+from costmodel.calibrated_copies import copy_model, measured, taken_over
 from costmodel.calibrated_network import measured_network
 from costmodel.calibrated_points import (
     AttentionPoint,
@@ -28,15 +28,14 @@ from costmodel.calibrated_points import (
     MatmulPoint,
     OverlapPoint,
     Point,
+    QueuePoint,
     TransferPoint,
 )
 from costmodel.calibrated_prior import cpu_prior
 from costmodel.calibrated_spikes import without_spikes
 from costmodel.collectives import UNEVEN, CollectiveModel
-from costmodel.copies import CopyModel
 from costmodel.errors import ProfileError
 from costmodel.estimate import Source
-from costmodel.figure import Figure
 from costmodel.fit_attention import fit_attention, predict_us
 from costmodel.fit_collectives import fit_groups
 from costmodel.profile import Profile
@@ -46,6 +45,8 @@ from costmodel.topology import Network
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from costmodel.figure import Figure
 
 # Without a paged cache flash-attn-2, and torch's copy of it, take larger tiles than `KERNELS` has.
 # Read from its source; that they fit better, nobody has measured yet.
@@ -141,7 +142,7 @@ def calibrated_profile(
         attention=fit_points(attention, conditions.attention_kernel, conditions.units),
         collectives=_collectives(transfers, conditions, base),
         network=_network(transfers, conditions, base),
-        copies=copy_model(of(points, CopyPoint), base),
+        copies=copy_model(of(points, CopyPoint), of(points, QueuePoint), base),
         **_overlap(of(points, OverlapPoint), base),
         launch_us=_launch(of(points, LaunchPoint), base),
         **_linear(of(points, MatmulPoint), base),
@@ -253,58 +254,6 @@ def _network(points: Sequence[TransferPoint], conditions: Conditions, base: Prof
     return measured_network(across, fit_transfers(points), network) if across else network
 
 
-def copy_model(points: Sequence[CopyPoint], base: Profile) -> CopyModel:
-    """Return what copies cost; taken over from `base` unless both ways were measured."""
-    by_layout: dict[str, list[CopyPoint]] = defaultdict(list)
-    for point in points:
-        by_layout[point.layout].append(point)
-    if not by_layout["contiguous"] or not by_layout["gathered"]:
-        figures = base.copies
-        return CopyModel(
-            *(
-                taken_over(figure, base)
-                for figure in (
-                    figures.per_shard_us,
-                    figures.per_shard_gbps,
-                    figures.memory_gbps,
-                    figures.memory_share,
-                )
-            )
-        )
-    whole, rows = (_rate(by_layout[layout]) for layout in ("contiguous", "gathered"))
-    piece_us, bytes_per_us = _per_piece(by_layout["per shard"] or by_layout["contiguous"])
-    return CopyModel(
-        per_shard_us=_measured(2 * piece_us, "slices copied one by one, both directions"),
-        per_shard_gbps=_measured(bytes_per_us / 1e3, "slices copied one by one"),
-        memory_gbps=_measured(2 * max(whole, rows) / 1e3, "contiguous copies, read and written"),
-        memory_share=_measured(min(1.0, rows / max(whole, rows)), "rows gathered by an index"),
-    )
-
-
-def _rate(points: Sequence[CopyPoint]) -> float:
-    """Return the bytes copied a microsecond, the median."""
-    return float(np.median([point.moved_bytes / point.us for point in points]))
-
-
-def _per_piece(points: Sequence[CopyPoint]) -> tuple[float, float]:
-    """Return the cost of a piece and the bytes a microsecond that explain the copies' times.
-
-    Relative errors, weighted down where large, as all fits here.
-    """
-    us = np.array([point.us for point in points])
-    design = np.array([[point.pieces, point.moved_bytes] for point in points]) / us[:, None]
-    weights = np.ones(len(points))
-    solution = np.zeros(2)
-    for _ in range(20):
-        root = np.sqrt(weights)
-        solution = np.linalg.lstsq(design * root[:, None], root, rcond=None)[0]
-        if solution[1] <= 0:  # pieces alone explain it: bytes cost what they do at best
-            solution[1] = 1.0 / max(point.moved_bytes / point.us for point in points)
-        solution[0] = max(solution[0], 0.0)
-        weights = np.minimum(1.0, 0.1 / np.maximum(np.abs(design @ solution - 1), 1e-12))
-    return _short(solution[0]), _short(1.0 / solution[1])
-
-
 def _overlap(points: Sequence[OverlapPoint], base: Profile) -> dict[str, Figure]:
     if not points:
         return {
@@ -314,15 +263,15 @@ def _overlap(points: Sequence[OverlapPoint], base: Profile) -> dict[str, Figure]
     factors = np.median([(p.attention_factor, p.exchange_factor) for p in points], axis=0)
     many = f"median of {len(points)}"
     return {
-        "overlap_factor": _measured(factors[0], f"attention beside an exchange, {many}"),
-        "exchange_overlap_factor": _measured(factors[1], f"an exchange beside attention, {many}"),
+        "overlap_factor": measured(factors[0], f"attention beside an exchange, {many}"),
+        "exchange_overlap_factor": measured(factors[1], f"an exchange beside attention, {many}"),
     }
 
 
 def _launch(points: Sequence[LaunchPoint], base: Profile) -> Figure:
     if not points:
         return taken_over(base.launch_us, base)
-    return _measured(float(np.median([point.us for point in points])), "an empty kernel, queued")
+    return measured(float(np.median([point.us for point in points])), "an empty kernel, queued")
 
 
 def _linear(points: Sequence[MatmulPoint], base: Profile) -> dict[str, Figure]:
@@ -333,19 +282,6 @@ def _linear(points: Sequence[MatmulPoint], base: Profile) -> dict[str, Figure]:
         }
     best = max(point.flops / point.us / 1e6 for point in points)
     return {
-        "peak_tflops": _measured(best, "the fastest bf16 matrix multiplication measured"),
-        "linear_share": _measured(1.0, "of the measured peak"),
+        "peak_tflops": measured(best, "the fastest matrix product, as precise as attention"),
+        "linear_share": measured(1.0, "of the measured peak"),
     }
-
-
-def taken_over(figure: Figure, base: Profile) -> Figure:
-    """Return a figure of another profile, marked so."""
-    return Figure(figure.value, Source.REPORTED, f"taken over from {base.name}: {figure.reference}")
-
-
-def _measured(value: float, reference: str) -> Figure:
-    return Figure(_short(value), Source.MEASURED, f"measured: {reference}")
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.5g}")

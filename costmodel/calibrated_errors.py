@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from costmodel.calibrated import copy_model, fit_points, fit_transfers, of
+from costmodel.calibrated import fit_points, fit_transfers, of
+from costmodel.calibrated_copies import copy_model
 from costmodel.calibrated_network import measured_network
 from costmodel.calibrated_points import (
     NOISY_SPREAD,
@@ -278,7 +279,7 @@ def _copies(profile: Profile) -> Iterator[HeldOutError]:
     points = of(profile.points, CopyPoint)
 
     def predict(known: Sequence[CopyPoint], held: Sequence[CopyPoint]) -> NDArray[np.float64]:
-        model = copy_model(known, profile)
+        model = copy_model(known, (), profile)
         whole = model.memory_gbps.value * 1e3 / 2
         times = []
         for p in held:

@@ -173,8 +173,23 @@ class LaunchPoint:
 
 
 @dataclass(frozen=True, kw_only=True)
+class QueuePoint:
+    """Queueing the copy of one slice into another from Python, from the host's point of view."""
+
+    kind: ClassVar[str] = "queue"
+
+    us: float
+    spread: float
+
+    @classmethod
+    def from_json(cls, part: Fields) -> QueuePoint:
+        """Read the point; raises ProfileError naming the field and value."""
+        return cls(**_time(part))
+
+
+@dataclass(frozen=True, kw_only=True)
 class MatmulPoint:
-    """A dense bf16 matrix multiplication: what linear layers are made of.
+    """A dense matrix multiplication, in the precision of attention: what linear layers are made of.
 
     Attributes:
         flops: floating-point operations.
@@ -248,7 +263,13 @@ class OverlapPoint:
 
 
 Point: TypeAlias = (
-    AttentionPoint | TransferPoint | CopyPoint | LaunchPoint | MatmulPoint | OverlapPoint
+    AttentionPoint
+    | TransferPoint
+    | CopyPoint
+    | LaunchPoint
+    | QueuePoint
+    | MatmulPoint
+    | OverlapPoint
 )
 _KINDS: dict[str, type[Point]] = {
     cls.kind: cls
@@ -257,6 +278,7 @@ _KINDS: dict[str, type[Point]] = {
         TransferPoint,
         CopyPoint,
         LaunchPoint,
+        QueuePoint,
         MatmulPoint,
         OverlapPoint,
     )

@@ -93,7 +93,7 @@ class Published(Gathered):
         documents = torch.zeros(shape, dtype=wide(dkeys.dtype), device=dkeys.device)
         begin = 0
         for segment in self.segments:
-            documents[segment] += dkeys[begin : begin + count(segment)]
+            documents[segment].add_(dkeys[begin : begin + count(segment)])
             begin += count(segment)
         gradients = documents.new_zeros((send.shape[0] + own.shape[0], *dkeys.shape[1:]))
         for target, source in self.shards:

@@ -139,17 +139,19 @@ def print_errors(errors: "Mapping[str, Sequence[HeldOutError]]") -> None:
 def parameter_rows(profile: "Profile") -> "list[tuple[str, Figure, str]]":
     """Return every figure of a profile with its name and unit."""
     network, copies = profile.network, profile.copies
+    queued = [("copies, queueing one", copies.queue_us, "us")] if copies.queue_us else []
     return [
         ("network, one GPU", network.nic_gbps, "GB/s"),
         ("network, one step", network.step_us, "us"),
         ("copies, per shard", copies.per_shard_us, "us"),
         ("copies, per-shard rate", copies.per_shard_gbps, "GB/s"),
+        *queued,
         ("device memory", copies.memory_gbps, "GB/s"),
         ("memory share reached", copies.memory_share, ""),
         ("attention overlap factor", profile.overlap_factor, ""),
         ("exchange overlap factor", profile.exchange_overlap_factor, ""),
         ("kernel launch", profile.launch_us, "us"),
-        ("dense bf16 peak", profile.peak_tflops, "TFLOP/s"),
+        ("dense matmul peak", profile.peak_tflops, "TFLOP/s"),
         ("linear share of peak", profile.linear_share, ""),
     ]
 

@@ -11,7 +11,7 @@ from costmodel.calibrated_points import Point
 from executor.calibration.store import Progress
 
 _KINDS = {
-    "copies": ("copy", "launch", "matmul"),
+    "copies": ("copy", "launch", "queue", "matmul"),
     "attention": ("attention",),
     "exchanges": ("transfer",),
     "overlap": ("overlap",),

@@ -11,8 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from costmodel.calibrated_points import LAYOUTS, CopyPoint, LaunchPoint, MatmulPoint, Point
-from executor.calibration.timing import Run, Stopwatch
+from costmodel.calibrated_points import (
+    LAYOUTS,
+    CopyPoint,
+    LaunchPoint,
+    MatmulPoint,
+    Point,
+    QueuePoint,
+)
+from executor.calibration.timing import Run, Sample, Stopwatch
 from executor.rows import move, take_into
 
 PIECES = (4, 32)
@@ -27,30 +34,35 @@ _LAUNCHES = {"cpu": 200, "cuda": 1000}
 
 def planned(sizes: tuple[int, ...], device: torch.device) -> list[dict[str, Any]]:
     """Return the identity of everything that is to be measured, copies of these sizes with it."""
-    found: list[dict[str, Any]] = [{"kind": LaunchPoint.kind}]
-    found += [{"kind": MatmulPoint.kind, "flops": 2.0 * n**3} for n in _MATMULS[device.type]]
+    found: list[dict[str, Any]] = [{"kind": LaunchPoint.kind}, {"kind": QueuePoint.kind}]
     for size in sizes:
         rows = max(size // _ROW_BYTES, 1)
         for layout in LAYOUTS:
-            for pieces in PIECES if layout == "per shard" else (1,):
-                if pieces <= rows:
-                    found.append(
-                        {
-                            "kind": CopyPoint.kind,
-                            "layout": layout,
-                            "moved_bytes": rows * _ROW_BYTES,
-                            "pieces": pieces,
-                        }
-                    )
+            found += [
+                {
+                    "kind": CopyPoint.kind,
+                    "layout": layout,
+                    "moved_bytes": rows * _ROW_BYTES,
+                    "pieces": pieces,
+                }
+                for pieces in (PIECES if layout == "per shard" else (1,))
+                if pieces <= rows
+            ]
+    # Last: on a CPU without units for half precision one of these may take all of the time.
+    found += [{"kind": MatmulPoint.kind, "flops": 2.0 * n**3} for n in _MATMULS[device.type]]
     return found
 
 
-def measure(what: dict[str, Any], watch: Stopwatch, repeats: int) -> list[Point]:
-    """Measure the point of this identity."""
+def measure(
+    what: dict[str, Any], watch: Stopwatch, repeats: int, dtype: torch.dtype
+) -> list[Point]:
+    """Measure the point of this identity; matrix products in the precision of attention."""
     if what["kind"] == LaunchPoint.kind:
         return [measure_launch(watch, repeats)]
+    if what["kind"] == QueuePoint.kind:
+        return [measure_queue(watch, repeats)]
     if what["kind"] == MatmulPoint.kind:
-        return [measure_matmul(what["flops"], watch, repeats)]
+        return [measure_matmul(what["flops"], watch, repeats, dtype)]
     copy = what["layout"], what["moved_bytes"], what["pieces"]
     return [measure_copy(*copy, watch, repeats)]
 
@@ -83,19 +95,36 @@ def measure_launch(watch: Stopwatch, repeats: int) -> LaunchPoint:
         for _ in range(count):
             tiny.add_(1.0)
 
-    if watch.device.type == "cuda":
-        host = Stopwatch(torch.device("cpu"))
-        sample = host.kernel([many], repeats)
-        torch.cuda.synchronize(watch.device)
-    else:
-        sample = watch.kernel([many], repeats)
+    sample = _queued(many, watch, repeats)
     return LaunchPoint(us=sample.us / count, spread=sample.spread)
 
 
-def measure_matmul(flops: float, watch: Stopwatch, repeats: int) -> MatmulPoint:
-    """Measure one matrix product in bf16, what linear layers do."""
+def measure_queue(watch: Stopwatch, repeats: int) -> QueuePoint:
+    """Measure one further copy of a slice of one row, as `executor.published` copies shards."""
+    count = _LAUNCHES[watch.device.type]
+    source, target = _rows(count, watch.device), _rows(count, watch.device)
+
+    def many() -> None:
+        for row in range(count):
+            target[row : row + 1] = source[row : row + 1]
+
+    sample = _queued(many, watch, repeats)
+    return QueuePoint(us=sample.us / count, spread=sample.spread)
+
+
+def _queued(many: Run, watch: Stopwatch, repeats: int) -> Sample:
+    """Time the host's queueing of kernels of next to no work; on a CPU it does them itself."""
+    if watch.device.type != "cuda":
+        return watch.kernel([many], repeats)
+    sample = Stopwatch(torch.device("cpu")).kernel([many], repeats)
+    torch.cuda.synchronize(watch.device)
+    return sample
+
+
+def measure_matmul(flops: float, watch: Stopwatch, repeats: int, dtype: torch.dtype) -> MatmulPoint:
+    """Measure one matrix product, what linear layers do."""
     n = round((flops / 2) ** (1 / 3))
-    a, b = (torch.ones((n, n), dtype=torch.bfloat16, device=watch.device) for _ in range(2))
+    a, b = (torch.ones((n, n), dtype=dtype, device=watch.device) for _ in range(2))
     out = torch.empty_like(a)
     sample = watch.kernel([lambda: torch.mm(a, b, out=out)], repeats)
     return MatmulPoint(flops=flops, us=sample.us, spread=sample.spread)

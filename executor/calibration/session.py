@@ -171,7 +171,10 @@ class _Session:
             planned |= {"exchanges": exchanges, "overlap": 1}
         self._each(
             "copies",
-            [([what], partial(local.measure, what, watch, effort.repeats)) for what in copies],
+            [
+                ([what], partial(local.measure, what, watch, effort.repeats, dtype))
+                for what in copies
+            ],
         )
         # Head sizes in turn, so that time that runs out is short for none of them.
         in_turn = [call for pair in zip(*calls, strict=True) for call in pair]

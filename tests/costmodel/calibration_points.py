@@ -11,6 +11,7 @@ from costmodel.calibrated_points import (
     MatmulPoint,
     OverlapPoint,
     Point,
+    QueuePoint,
     TransferPoint,
 )
 from costmodel.calibrated_prior import cpu_prior
@@ -117,6 +118,7 @@ def other_points() -> list[Point]:
     return [
         *copies,
         LaunchPoint(us=2.5, spread=0.01),
+        QueuePoint(us=7.5, spread=0.01),
         MatmulPoint(flops=2e9, us=1e4, spread=0.01),
         overlap,
     ]

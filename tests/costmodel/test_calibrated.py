@@ -140,6 +140,7 @@ def test_copies_and_overlap_come_out_as_they_went_in(profile):
     assert profile.copies.estimate(8e6, 0, "in-place").us == pytest.approx(8e6 / 6000, rel=1e-3)
     # 32 slices at 5 us each; the profile counts both directions.
     assert profile.copies.per_shard_us.value == pytest.approx(10.0, rel=0.02)
+    assert profile.copies.queue_us.value == 7.5
     # Attention lost 250 of the 1,250 us that it ran beside the exchange.
     assert profile.overlap_factor.value == pytest.approx(1.25)
 

@@ -1,4 +1,4 @@
-"""Counts the bytes that copies and merges of a run read and write, operator by operator.
+"""Counts the operators of a run's copies and merges, and the bytes that these read and write.
 
 Runs on torch's meta device: every operator is seen with its shapes, none does anything. One-pass
 kernels are replaced by counters of what each of theirs reads and writes once.
@@ -63,15 +63,17 @@ class NoKernel:
 
 
 class Run(TorchDispatchMode):
-    """Counts bytes by rank and piece of what is a copy or a merge."""
+    """Counts operators, and their bytes, by rank and piece of what is a copy or a merge."""
 
     def __init__(self):
         super().__init__()
         self.moved = Counter()
+        self.calls = Counter()
         self.piece = None
 
     def count(self, moved):
         self.moved[self.piece] += moved
+        self.calls[self.piece] += moved > 0
 
     @contextmanager
     def inside(self, piece):
@@ -98,11 +100,14 @@ class Run(TorchDispatchMode):
             if same and target.untyped_storage()._cdata == source.untyped_storage()._cdata:
                 return 0  # what `x[rows] += y` ends with
             return size(target) + size(source)
-        inputs = [x for x in (*args, *kwargs.values()) if isinstance(x, torch.Tensor)]
+        listed = [y for x in args for y in (x if isinstance(x, list) else [x])]
+        inputs = [x for x in (*listed, *kwargs.values()) if isinstance(x, torch.Tensor)]
         if not found.is_floating_point():
             return 0  # an index, made once a plan
         if name == "zero_":
             return size(inputs[0])
+        if name == "new_zeros":
+            return size(found)  # its tensor only lends dtype and device
         return size(found) + sum(map(size, inputs))
 
 
@@ -123,11 +128,16 @@ def bytes_moved(plan, model, monkeypatch, *, one_pass=True):
 
     By one-pass kernels or by torch's operators. Keys are (rank, name of the piece).
     """
+    return play(plan, model, monkeypatch, one_pass=one_pass).moved
+
+
+def play(plan, model, monkeypatch, *, one_pass=True, copies="in-place"):
+    """Return a run forward and backward, with its counts."""
     run = Run()
     kernels = OnePass(run) if one_pass else None
     for module in ("rows", "merging"):
         monkeypatch.setattr(f"executor.{module}.fused", lambda *tensors: kernels)
-    handles = [prepare(plan, rank, META) for rank in range(plan.cp)]
+    handles = [prepare(plan, rank, META, copies=copies) for rank in range(plan.cp)]
     records = [Pieces(run, rank) for rank in range(plan.cp)]
     emulation = Emulation(handles, NoKernel(), 1.0, records)
 
@@ -139,4 +149,4 @@ def bytes_moved(plan, model, monkeypatch, *, one_pass=True):
     with run:
         emulation.forward(drawn(model.q_heads), drawn(model.kv_heads), drawn(model.kv_heads))
         emulation.backward(drawn(model.q_heads))
-    return run.moved
+    return run

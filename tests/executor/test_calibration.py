@@ -206,7 +206,7 @@ def test_two_ranks_measure_every_kind_of_point(calibrated):
     asked, results, told = calibrated
     points = read_points(asked.store)[1]
     kinds = {p.kind for p in points}
-    assert kinds == {"attention", "transfer", "copy", "launch", "matmul", "overlap"}
+    assert kinds == {"attention", "transfer", "copy", "launch", "queue", "matmul", "overlap"}
     transfers = {(p.collective, p.parts) for p in points if p.kind == "transfer"}
     assert {("all_to_all", "uneven"), ("all_to_all", "empty"), ("send_recv", "even")} <= transfers
     assert {p.direction for p in points if p.kind == "attention"} == {"forward", "backward"}
@@ -271,7 +271,7 @@ def test_one_gpu_measures_itself_and_takes_collectives_over(tmp_path):
     results = calibrate(asked, lambda _: None)
     conditions = Conditions(**results["conditions"])
     points = read_points(asked.store)[1]
-    assert {p.kind for p in points} == {"attention", "copy", "launch", "matmul"}
+    assert {p.kind for p in points} == {"attention", "copy", "launch", "queue", "matmul"}
     assert conditions.nccl is not None
     base = base_for(conditions.device)
     profile = calibrated_profile("gpu", conditions, points, base)

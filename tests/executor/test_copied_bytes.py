@@ -9,10 +9,11 @@ from costmodel.model_shape import ModelShape
 from costmodel.profile_file import load_profile
 from flashcp.auto import auto_plan
 from flashcp.copied import LANDING, PACKED, PLACED, RETURNED, SUMMED, copied_tokens
+from flashcp.copied_by_shard import shard_copies
 from flashcp.exchange import Exchange
 from flashcp.plan_costs import PlanCosts, merged_bytes
 from flashcp.prediction import Setting
-from tests.executor.bytes_moved import bytes_moved
+from tests.executor.bytes_moved import bytes_moved, play
 from tests.executor.packs import all_plans, random_lengths, scattered_plan
 
 # Names of pieces by what predictions call them.
@@ -95,6 +96,28 @@ def test_kv_in_parts_moves_the_same_bytes_but_for_what_is_packed(exchange, monke
             packing += packed > 0
         assert +moved[0] == +moved[1] == +moved[2]
     assert packing > 20
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("seed", range(4))
+def test_copies_a_shard_are_the_calls_and_bytes_that_predictions_count(seed, dtype, monkeypatch):
+    rng, model = np.random.default_rng(seed), small(4, 2, dtype)
+    found = 0
+    for plan in plans_of(rng):
+        if plan.exchange not in (Exchange.ALL_GATHER, Exchange.ALL_GATHER_NON_LAST):
+            continue
+        plan = replace(plan, strategy="per-doc")  # noqa: PLW2901 - which is published with them
+        run = play(plan, model, monkeypatch, copies="published")
+        counted = shard_copies(plan, model.dtype_bytes)
+        for rank in range(plan.cp):
+            for what, names in PIECES.items():
+                said = f"rank {rank} by {plan.exchange}, overlap {plan.overlap}: {names}"
+                moved = sum(run.moved[rank, name] for name in names)
+                assert moved == 2 * counted.tokens[what, rank] * model.kv_bytes_per_token, said
+                calls = sum(run.calls[rank, name] for name in names)
+                assert calls == counted.calls[what, rank], said
+                found += calls
+    assert found > 500
 
 
 def less(plan, rank, what, counted, setting):
