@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -146,7 +147,7 @@ def test_memory_that_does_not_suffice_is_one_line_and_leaves_no_profile(tmp_path
     )  # fmt: skip
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.count("\n") == 1
-    assert "rank 0: ran out of memory, 281474976710656 bytes more were refused" in result.stderr
+    assert re.search(r"rank 0: ran out of memory, \d{15} bytes more were refused", result.stderr)
     assert not (tmp_path / "p.json").exists()
 
 
