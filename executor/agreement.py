@@ -5,19 +5,22 @@ of a plan in a group gathers one row of numbers from each rank, whatever that ra
 input; every rank then finds the same rank at fault and raises the same line.
 """
 
+import struct
+
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from executor.errors import RunError
 from executor.handle import Handle
-from executor.transport import Transport
+from executor.kernels.segments import Triple
+from executor.transfers import Pattern
+from executor.transport import COLLECTIVES, Transport
 
 _DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 _GRADIENTS = ("all-to-all", "reduce-scatter")
 _COLUMNS = (
     *("fingerprint", "CP degree", "query heads", "KV heads", "head size", "dtype"),
-    "way home of gradients",
+    *("way home of gradients", "scale"),
 )
 
 
@@ -35,45 +38,37 @@ def check_call(handle: Handle, q: Tensor, k: Tensor, v: Tensor) -> str | None:
             f"q has {q.shape[0]} and k {k.shape[0]} tokens where the plan gives "
             f"rank {handle.rank} {handle.tokens}"
         )
-    if q.device.type != handle.device.type:
+    if q.device != handle.device:
         return f"q is on {q.device} where the plan was prepared for {handle.device}"
     return None
 
 
-def agree(handle: Handle, transport: Transport, q: Tensor, k: Tensor, v: Tensor) -> None:
-    """Compare plans and shapes over the group, once a group and shape.
+def agree(handle: Handle, transport: Transport, qkv: Triple, scale: float) -> None:
+    """Compare plans, shapes and scales over the group, once a group and shape.
 
     Raises:
-        RunError: names the rank that differs and in what; the same on every rank.
+        RunError: names the rank that differs and in what; on every rank, in the first call.
     """
-    key = (transport.group, q.shape[1:], k.shape[1:], q.dtype)
-    problem = check_call(handle, q, k, v)
-    if problem is not None and handle.agreed:
-        # The others are past comparing: they would not answer.
-        raise RunError(f"rank {handle.rank}: {problem}")
+    q, k, v = qkv
+    key = (transport.group, q.shape[1:], k.shape[1:], q.dtype, scale)
+    problem = _check_group(handle, transport) or check_call(handle, q, k, v)
     if key in handle.agreed:
+        if problem is not None:
+            # The others are past comparing: they would not answer.
+            raise RunError(f"rank {transport.rank}: {problem}")
         return
-    if transport.ranks != handle.plan.cp:
-        raise RunError(
-            f"a plan for {handle.plan.cp} ranks cannot run on {transport.ranks}; plan again with "
-            f"cp={transport.ranks}"
-        )
-    if transport.rank != handle.rank:
-        raise RunError(
-            f"rank {transport.rank} of the group holds a plan prepared for rank {handle.rank}"
-        )
     dtype = _DTYPES.index(q.dtype) if q.dtype in _DTYPES else -1
     fingerprint = int(handle.plan.fingerprint, 16)
     fingerprint -= (fingerprint >> 63) << 64
     sizes = (q.shape[1], k.shape[1], q.shape[2]) if problem is None else (0, 0, 0)
-    home = _GRADIENTS.index(handle.ways.gradients)
-    mine = [int(problem is not None), fingerprint, handle.plan.cp, *sizes, dtype, home]
+    ways = _GRADIENTS.index(handle.ways.gradients), struct.unpack("<q", struct.pack("<d", scale))[0]
+    mine = [int(problem is not None), fingerprint, handle.plan.cp, *sizes, dtype, *ways]
     table = _gather(mine, transport, handle.device)
     if problem is not None:
-        raise RunError(f"rank {handle.rank}: {problem}")
+        raise RunError(f"rank {transport.rank}: {problem}")
     for rank, row in enumerate(table):
         if row[0]:
-            raise RunError(f"rank {rank}'s tensors do not fit its plan; see its own message")
+            raise RunError(f"rank {rank}'s plan or tensors do not fit; see its own message")
     for rank, row in enumerate(table):
         for name, theirs, first in zip(_COLUMNS, row[1:], table[0][1:], strict=True):
             if theirs != first:
@@ -83,11 +78,24 @@ def agree(handle: Handle, transport: Transport, q: Tensor, k: Tensor, v: Tensor)
     handle.agreed.add(key)
 
 
+def _check_group(handle: Handle, transport: Transport) -> str | None:
+    """Return in what the plan does not fit the group, or None."""
+    if transport.ranks != handle.plan.cp:
+        return (
+            f"a plan for {handle.plan.cp} ranks cannot run on {transport.ranks}; plan again with "
+            f"cp={transport.ranks}"
+        )
+    if transport.rank != handle.rank:
+        return f"the plan is prepared for rank {handle.rank} of the group"
+    return None
+
+
 def _gather(row: list[int], transport: Transport, device: torch.device) -> list[list[int]]:
-    mine = torch.tensor(row, dtype=torch.int64, device=device)
-    rows = [torch.empty_like(mine) for _ in range(transport.ranks)]
-    dist.all_gather(rows, mine, group=transport.group)
-    return [[int(value) for value in one.tolist()] for one in rows]
+    mine = torch.tensor(row, dtype=torch.int64).to(device)
+    rows = mine.new_empty(transport.ranks * len(row))
+    COLLECTIVES[Pattern.ALL_GATHER](rows, mine, group=transport.group)
+    found: list[list[int]] = rows.view(-1, len(row)).tolist()  # one copy, for which the host waits
+    return found
 
 
 def _shown(name: str, value: int) -> str:
@@ -97,4 +105,6 @@ def _shown(name: str, value: int) -> str:
         return str(_DTYPES[value])
     if name == "way home of gradients":
         return f"gradients by {_GRADIENTS[value]}"
+    if name == "scale":
+        return f"the scale {struct.unpack('<d', struct.pack('<q', value))[0]:g}"
     return f"{value} {name}"

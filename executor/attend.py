@@ -7,9 +7,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.distributed.device_mesh import DeviceMesh
 
 from executor import joined, ring
 from executor.agreement import agree
+from executor.errors import RunError
 from executor.handle import Handle, Joined, Ring
 from executor.joined import Call, Kept
 from executor.kernels import select
@@ -24,7 +27,7 @@ def attention(
     k: Tensor,
     v: Tensor,
     handle: Handle,
-    group: "dist.ProcessGroup | Transport | None" = None,
+    group: "dist.ProcessGroup | DeviceMesh | Transport | None" = None,
     *,
     scale: float | None = None,
     record: Recorder = _RECORD_NOTHING,
@@ -32,7 +35,8 @@ def attention(
     """Attend, causally and within documents, over the tokens of all ranks.
 
     Every rank of the group calls it with its own tokens, and again in backward. The first call of a
-    plan in a group compares the ranks' plans and shapes before anything else is exchanged.
+    plan in a group compares the ranks' plans and shapes before anything else is exchanged. Under
+    `torch.compile` it is a graph break; under autocast it computes in the precision of q, k and v.
 
     Shapes: t local tokens, Hq query heads, Hkv key/value heads, D head size.
 
@@ -41,7 +45,8 @@ def attention(
         k: keys [t, Hkv, D]; Hkv divides Hq.
         v: values [t, Hkv, D].
         handle: the plan, prepared for this rank.
-        group: the context-parallel group; None for the default group. A `Transport` counts bytes.
+        group: the context-parallel group, or a device mesh of one dimension; None for the default
+            group. A `Transport` counts bytes.
         scale: of the scores; None for 1 / sqrt(D).
         record: what records the time of each part.
 
@@ -52,16 +57,36 @@ def attention(
         RunError: a shape, dtype, rank or world size that does not fit the plan, or ranks whose
             plans differ.
     """
-    transport = group if isinstance(group, Transport) else Transport(group)
-    agree(handle, transport, q, k, v)
+    if torch.compiler.is_compiling():
+        # Plans are numpy's, and another one each step: nothing of this is for a graph. Not as a
+        # decorator, which would import the compiler where nobody compiles.
+        outside = torch.compiler.disable(attention)  # type: ignore[no-untyped-call]
+        traced: Tensor = outside(q, k, v, handle, group, scale=scale, record=record)
+        return traced
+    transport = group if isinstance(group, Transport) else Transport(_group_of(group))
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    agree(handle, transport, (q, k, v), scale)
     call = Call(
-        kernel=select(q.device, q.dtype, q.shape[2]),
-        scale=q.shape[2] ** -0.5 if scale is None else scale,
+        kernel=select(q.device, q.dtype, q.shape[2], q.shape[1] // k.shape[1]),
+        scale=scale,
         record=record,
     )
     layer = _Layer(handle.schedule, transport, call)
+    # Kernels want each head's numbers side by side; torch's for CPUs does not even ask.
+    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     out: Tensor = _Attention.apply(q, k, v, layer)  # type: ignore[no-untyped-call]
     return out
+
+
+def _group_of(group: "dist.ProcessGroup | DeviceMesh | None") -> dist.ProcessGroup | None:
+    if not isinstance(group, DeviceMesh):
+        return group
+    if group.ndim != 1:
+        raise RunError(
+            f"a device mesh of {group.ndim} dimensions names no group; take one of its dimensions, "
+            'as mesh["cp"]'
+        )
+    return group.get_group()
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +99,17 @@ class _Layer:
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, layer: _Layer) -> Tensor:
+        with torch.autocast(q.device.type, enabled=False):
+            return _Attention._forward(ctx, q, k, v, layer)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
+        with torch.autocast(dout.device.type, enabled=False):
+            return _Attention._backward(ctx, dout)
+
+    @staticmethod
+    def _forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, layer: _Layer) -> Tensor:
         ctx.layer = layer
         schedule, call = layer.schedule, layer.call
         if isinstance(schedule, Ring):
@@ -88,7 +124,7 @@ class _Attention(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
+    def _backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, out, lse, *waiting = ctx.saved_tensors
         schedule, call = ctx.layer.schedule, ctx.layer.call
         dout = dout.contiguous()

@@ -32,22 +32,58 @@ def shares_gpus() -> bool:
     return os.environ.get("NCCL_MULTI_RANK_GPU_ENABLE") == "1" or "NCCL_HOSTID" in os.environ
 
 
+def ranks_here(ranks: int) -> int:
+    """Return how many of `ranks` run on this node, as torchrun or the job's scheduler says."""
+    for name in ("LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "SLURM_NTASKS_PER_NODE"):
+        said = os.environ.get(name, "")
+        if said.isdecimal():
+            return min(int(said), ranks)
+    return ranks
+
+
+def _local_rank() -> int:
+    """Return this rank's number on its node.
+
+    Raises:
+        RunError: it is one of several ranks, and nothing says which.
+    """
+    for name in ("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID"):
+        said = os.environ.get(name, "")
+        if said.isdecimal():
+            return int(said)
+    ranks = os.environ.get("WORLD_SIZE", "1")
+    if ranks != "1":
+        raise RunError(
+            f"this is rank {os.environ.get('RANK', '?')} of {ranks}, but LOCAL_RANK is not set, "
+            "which says its GPU; set it to the rank's number on its node"
+        )
+    return 0
+
+
+def _sees_its_own() -> bool:
+    """Tell whether a scheduler shows this rank one GPU, which others of the node do not see."""
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return bool(shown) and "," not in shown and "SLURM_JOB_ID" in os.environ
+
+
 def local_device(device: str) -> torch.device:
     """Return this rank's device and make it the current one.
 
-    On a CPU the cores are shared out between the ranks of the node, so that they do not fight,
-    unless OMP_NUM_THREADS says otherwise.
+    Where a scheduler shows each rank a GPU of its own, it is that one. On a CPU the cores are
+    shared out between the ranks of the node, so that they do not fight, unless OMP_NUM_THREADS says
+    otherwise.
 
     Raises:
         RunError: there is no GPU for this rank.
     """
-    local = int(os.environ.get("LOCAL_RANK", "0"))
     if device == "cpu":
-        beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        beside = ranks_here(int(os.environ.get("WORLD_SIZE", "1")))
         if "OMP_NUM_THREADS" not in os.environ or beside > 1:
             torch.set_num_threads(max(1, visible_devices("cpu") // beside))
         return torch.device("cpu")
-    count = visible_devices("cuda")
+    local, count = _local_rank(), visible_devices("cuda")
+    if count == 1 and _sees_its_own():
+        local = 0
     if count and shares_gpus():
         local %= count
     if local >= count:

@@ -65,7 +65,12 @@ def _threads_of_a_rank(device: torch.device, setting: Setting) -> Iterator[None]
 
 def _emulate(job: Job, setting: Setting, device: torch.device) -> dict[str, Any]:
     """Run the job with whatever threads this process has now."""
-    kernel = select(device, DTYPES[job.options.dtype], job.model.head_dim)
+    kernel = select(
+        device,
+        DTYPES[job.options.dtype],
+        job.model.head_dim,
+        job.model.q_heads // job.model.kv_heads,
+    )
     rows: dict[str, list[dict[str, Any]]] = {}
     skipped: dict[str, str] = {}
     for name, plan in zip(job.names, job.plans, strict=True):

@@ -63,6 +63,8 @@ def find(device: torch.device) -> tuple[Fused | None, str]:
     try:
         kernels = cast("Fused", import_module("executor.kernels.triton_rows"))
         error = disagreement(kernels, device)
+    except torch.OutOfMemoryError:
+        raise  # else a rank short of memory would keep slower operators, and no one would know
     # Whatever a compiler that is broken here raises, torch's operators work.
     except Exception as problem:  # noqa: BLE001
         line = (str(problem).strip().splitlines() or [type(problem).__name__])[0]

@@ -108,6 +108,8 @@ def prepare(
 ) -> Handle:
     """Build what `attention` needs of `plan` on one rank, once a plan.
 
+    Call it on the stream that attention will run on: its indices are freed to that stream.
+
     Args:
         plan: the plan; the same one on every rank.
         rank: this process's rank in the context-parallel group, 0 to cp - 1.
@@ -125,6 +127,8 @@ def prepare(
         raise RunError(f"rank {rank} is not in 0..{plan.cp - 1}, the ranks of this plan")
     plan.validate()
     device = torch.device(device)
+    if device == torch.device("cuda"):  # whichever is current
+        device = torch.device("cuda", torch.cuda.current_device())
     placed, ways = placement(plan), Ways(copies, gradients)
     return Handle(
         plan=plan,

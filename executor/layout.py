@@ -15,6 +15,7 @@ from torch import Tensor
 
 from executor.errors import RunError
 from executor.placement import Placement, place, ranges
+from executor.rows import on_device
 from flashcp.plans import Plan
 
 IGNORED_LABEL = -100
@@ -65,7 +66,7 @@ def shard(tensor: Tensor, plan: Plan, rank: int) -> Tensor:
         raise RunError(
             f"a tensor of {tensor.shape[0]} tokens is not of this plan's {plan.context_tokens}"
         )
-    return tensor.index_select(0, global_indices(plan, rank).to(tensor.device))
+    return tensor.index_select(0, on_device(global_indices(plan, rank).numpy(), tensor.device))
 
 
 def unshard(shards: "list[Tensor]", plan: Plan) -> Tensor:

@@ -103,7 +103,7 @@ def run_plan(name: str, plan: Plan, job: Job, rank: Rank) -> dict[str, Any]:
     local = pack.map(lambda x: shard(x, plan, handle.rank))
     rank.progress.at(f"comparing plans of {name}")
     with rank.progress.waiting():
-        agree(handle, rank.transport, local.q, local.k, local.v)
+        agree(handle, rank.transport, (local.q, local.k, local.v), job.model.head_dim**-0.5)
     verification = None
     if job.options.verify:
         rank.progress.at(f"verifying {name}")
@@ -223,4 +223,4 @@ def to_json(pieces: list[Piece]) -> list[list[Any]]:
 
 def kernel_name(job: Job, device: torch.device, dtype: torch.dtype) -> str:
     """Return the attention kernel that a job runs."""
-    return select(device, dtype, job.model.head_dim).name
+    return select(device, dtype, job.model.head_dim, job.model.q_heads // job.model.kv_heads).name

@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from executor.fused import fused
+from executor.fused import find, fused
 
 Rows: TypeAlias = slice | Tensor
 
@@ -21,7 +21,19 @@ def rows(indices: NDArray[np.int64], device: torch.device) -> Rows:
     first, last = int(indices[0]), int(indices[-1])
     if last - first + 1 == indices.size and bool(np.all(np.diff(indices) == 1)):
         return slice(first, last + 1)
-    return torch.from_numpy(np.ascontiguousarray(indices)).to(device)
+    return on_device(indices, device)
+
+
+def on_device(numbers: NDArray[Any], device: torch.device) -> Tensor:
+    """Return numbers as a tensor on a device, without making the host wait for that device.
+
+    A copy out of pageable memory would: it begins when all that was queued before has run, and a
+    training step, which has a plan of its own, makes dozens of them.
+    """
+    tensor = torch.from_numpy(np.ascontiguousarray(numbers))
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def count(which: Rows) -> int:
@@ -82,15 +94,15 @@ class Sums:
     """Rows of one or two tensors that meet in rows of another.
 
     Attributes:
-        rows: the distinct rows where they meet, [n].
-        kinds: of each tensor, to which of `rows` each of its rows belongs, and which row it is.
+        distinct: the distinct rows where they meet, [n].
+        kinds: of each tensor, to which of `distinct` each of its rows belongs, and which row it is.
         device: where the tensors are.
-        named: `rows`, and row by row which rows meet there, as fused kernels take them: see
+        named: `distinct`, and row by row which rows meet there, as fused kernels take them: see
             `executor.kernels.triton_rows.sum_rows`.
     """
 
-    rows: Rows
-    kinds: tuple[tuple[Rows, Rows], ...]
+    distinct: NDArray[np.int64]
+    kinds: tuple[Pairs, ...]
     device: torch.device
     named: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 
@@ -115,22 +127,30 @@ class Sums:
         sources = [taken if kind == 0 else -1 - taken for kind, (_, taken) in enumerate(kinds)]
         splits = np.searchsorted(inverse[order], np.arange(distinct.size + 1))
         made = cls(
-            rows(distinct, device),
+            distinct,
             tuple(
-                (rows(place, device), rows(taken, device))
+                (place, taken)
                 for place, (_, taken) in zip(np.split(inverse, ends), kinds, strict=True)
             ),
             device,
             (distinct, splits.astype(np.int64), np.concatenate(sources)[order]),
         )
-        if device.type == "cuda":
-            _ = made.index  # now: a copy to the device in mid-run would wait for its kernels
+        # Now, what this device's operators take: a run should not stop to copy indices.
+        _ = made.places if find(device)[0] is None else made.index
         return made
+
+    @cached_property
+    def places(self) -> tuple[Rows, tuple[tuple[Rows, Rows], ...]]:
+        """`distinct` and `kinds` on the device, as torch's operators take them."""
+        kinds = tuple(
+            (rows(place, self.device), rows(taken, self.device)) for place, taken in self.kinds
+        )
+        return rows(self.distinct, self.device), kinds
 
     @cached_property
     def index(self) -> tuple[Tensor, Tensor, Tensor]:
         """`named` on the device."""
-        distinct, splits, sources = (torch.from_numpy(x).to(self.device) for x in self.named)
+        distinct, splits, sources = (on_device(x, self.device) for x in self.named)
         return distinct, splits, sources
 
     def add(self, target: Tensor, *values: Tensor) -> None:
@@ -145,14 +165,15 @@ class Sums:
         if (kernels := fused(target, *values)) is not None:
             kernels.sum_rows(target, *self.index, values, onto=onto)
             return
+        meet, kinds = self.places
         if onto:
-            total = take(target, self.rows).to(wide(target.dtype))
+            total = take(target, meet).to(wide(target.dtype))
         else:
-            shape = (count(self.rows), *target.shape[1:])
+            shape = (count(meet), *target.shape[1:])
             total = torch.zeros(shape, dtype=wide(target.dtype), device=target.device)
-        for (places, taken), one in zip(self.kinds, values, strict=True):
+        for (places, taken), one in zip(kinds, values, strict=True):
             add(total, places, take(one, taken))
-        put(target, self.rows, total)
+        put(target, meet, total)
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:

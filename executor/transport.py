@@ -28,7 +28,7 @@ def _named(new: str, old: str) -> "Callable[..., dist.Work]":
     return found
 
 
-_COLLECTIVES = {
+COLLECTIVES = {
     Pattern.ALL_GATHER: _named("all_gather_single", "all_gather_into_tensor"),
     Pattern.ALL_TO_ALL: dist.all_to_all_single,
     Pattern.REDUCE_SCATTER: _named("reduce_scatter_single", "reduce_scatter_tensor"),
@@ -43,7 +43,8 @@ def _side_stream(device: int) -> torch.cuda.Stream:
     of each of its 32 streams apart, so what is summed before it crosses nodes would stay reserved
     as often.
     """
-    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    # Before what is computed meanwhile, which may fill the device until it ends.
+    return torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +100,7 @@ class Transport:
             if isinstance(transfer, Messages):
                 work += self._exchanged(transfer)
             else:
-                collective = _COLLECTIVES[transfer.pattern]
+                collective = COLLECTIVES[transfer.pattern]
                 work.append(
                     collective(transfer.recv, transfer.send, group=self.group, async_op=True)
                 )

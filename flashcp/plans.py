@@ -10,7 +10,7 @@ import hashlib
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -75,6 +75,12 @@ class Plan:
     def __post_init__(self) -> None:
         check_nodes(self.exchange, self.cp, self.ranks_per_node)
         check_chunks(self.exchange, self.overlap, self.head_chunks)
+        for array in (self.lengths, self.document, self.rank, self.start, self.stop):
+            array.flags.writeable = False
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a plan that came from another process; its arrays stay read-only."""
+        self.__dict__.update(state)
         for array in (self.lengths, self.document, self.rank, self.start, self.stop):
             array.flags.writeable = False
 

@@ -22,9 +22,9 @@ def warn_if_crowded(device: str, ranks: int, consequence: str) -> None:
         ranks: of the whole group; under torchrun its own count of this host's is taken.
         consequence: what follows.
     """
-    from executor.device import visible_devices
+    from executor.device import ranks_here, visible_devices
 
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", ranks))
+    here = ranks_here(ranks)
     cores = visible_devices("cpu")
     if device != "cpu" or here <= cores or os.environ.get("RANK", "0") != "0":
         return

@@ -66,7 +66,7 @@ def measure(
 ) -> tuple[AttentionPoint, AttentionPoint]:
     """Return the measured forward and backward of a call."""
     device = watch.device
-    kernel = select(device, dtype, call.head_dim)
+    kernel = select(device, dtype, call.head_dim, call.q_heads // call.kv_heads)
     segments = Segments.of(list(call.q_lens), list(call.k_lens), device)
     if segments is None:
         raise AssertionError("a call has segments")

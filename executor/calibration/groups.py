@@ -17,6 +17,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from executor.calibration.request import Request
 from executor.calibration.transfers import Group
+from executor.device import ranks_here
 from executor.errors import RunError
 
 LOCAL_S = 3.0
@@ -70,7 +71,7 @@ def groups_of(ranks: int) -> list[Group]:
     Within the first node groups of 2, 4, 8 ... ranks and of all; across nodes one of a rank a node
     and one of all ranks.
     """
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", ranks))
+    here = ranks_here(ranks)
     sizes = sorted({2**power for power in range(1, here.bit_length()) if 2**power <= here} | {here})
     members = [(list(range(size)), size) for size in sizes if size > 1]
     if here < ranks:

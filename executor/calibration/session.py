@@ -27,7 +27,7 @@ from executor.calibration.request import Request
 from executor.calibration.store import Progress, Store, read_progress
 from executor.calibration.timing import Stopwatch
 from executor.calibration.transfers import Group
-from executor.device import local_device, provenance
+from executor.device import local_device, provenance, ranks_here
 from executor.errors import RunError
 from executor.inputs import DTYPES
 from executor.kernels import select
@@ -307,7 +307,7 @@ def _conditions(request: Request, device: torch.device) -> Conditions:
         attention_kernel_version=f"{release}, {request.dtype}",
         launch_mode=launch_mode(device.type, threads),
         ranks=request.ranks,
-        ranks_per_node=int(os.environ.get("LOCAL_WORLD_SIZE", request.ranks)),
+        ranks_per_node=ranks_here(request.ranks),
         date=found["date"],
     )
 

@@ -1,9 +1,10 @@
-"""Attention kernels behind one interface; which one is used is found out once a device and dtype.
+"""Attention kernels behind one interface; which one is used is found out once a device and shape.
 
 On a CPU torch's flash attention. On a GPU, in half precision, the first of flash-attn 4, 3, 2 and
 torch's own that is installed and agrees with the float64 oracle on a small call with prefixes and
-shared KV heads; in float32 and float64 plain matrix products. A kernel that is there but wrong, or
-does not know the device, is thereby passed over rather than trusted.
+as many query heads a KV head as the model has, since kernels are compiled for that; in float32 and
+float64 plain matrix products. A kernel that is there but wrong, or does not know the device, is
+thereby passed over rather than trusted.
 """
 
 import math
@@ -93,11 +94,12 @@ class Kernel(Protocol):
 
 
 @lru_cache(maxsize=32)
-def select(device: torch.device, dtype: torch.dtype, head_dim: int) -> Kernel:
-    """Return the fastest kernel there is for a device, dtype and head size.
+def select(device: torch.device, dtype: torch.dtype, head_dim: int, grouped: int = 1) -> Kernel:
+    """Return the fastest kernel there is for a device, dtype, head size and query heads a KV head.
 
     Raises:
         RunError: there is none; the message says why each was passed over.
+        torch.OutOfMemoryError: there is no room to try one.
     """
     if device.type == "cpu":
         return CpuKernel()
@@ -110,7 +112,7 @@ def select(device: torch.device, dtype: torch.dtype, head_dim: int) -> Kernel:
         gpu.TorchVarlenInPlace,
         gpu.TorchVarlen,
     )
-    return first_that_agrees(makers, device, dtype, head_dim)
+    return first_that_agrees(makers, device, dtype, head_dim, grouped)
 
 
 def first_that_agrees(
@@ -118,17 +120,21 @@ def first_that_agrees(
     device: torch.device,
     dtype: torch.dtype,
     head_dim: int,
+    grouped: int = 1,
 ) -> Kernel:
     """Return the first kernel that can be made and agrees with the oracle.
 
     Raises:
         RunError: none does; the message says why each was passed over.
+        torch.OutOfMemoryError: there is no room to try one.
     """
     reasons = []
     for make in makers:
         try:
             kernel = make()
-            error = disagreement(kernel, device, dtype, head_dim)
+            error = disagreement(kernel, device, dtype, head_dim, grouped)
+        except torch.OutOfMemoryError:
+            raise  # else a rank short of memory would keep a slower kernel, and no one would know
         # Whatever a kernel that is broken here raises, the next may work.
         except Exception as problem:  # noqa: BLE001
             line = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
@@ -143,13 +149,16 @@ def first_that_agrees(
     )
 
 
-def disagreement(kernel: Kernel, device: torch.device, dtype: torch.dtype, head_dim: int) -> float:
+def disagreement(
+    kernel: Kernel, device: torch.device, dtype: torch.dtype, head_dim: int, grouped: int = 3
+) -> float:
     """Return the largest relative error of `kernel` on small calls, against the oracle.
 
     Output, log-sum-exp, dq, dk and dv of segments with and without a prefix, causal and not, and of
-    segments of one query each, which kernels treat apart; six query heads on two KV heads, keys and
-    values read out of one interleaved buffer, results written into larger ones. Without a mask
-    queries, output and its gradient are six heads of nine, as where KV travels in parts.
+    segments of one query each, which kernels treat apart; `grouped` query heads on each of two KV
+    heads, keys and values read out of one interleaved buffer, results written into larger ones.
+    Without a mask queries, output and its gradient are some heads of three more, as where KV
+    travels in parts.
     """
     generator = torch.Generator().manual_seed(7)
 
@@ -157,7 +166,8 @@ def disagreement(kernel: Kernel, device: torch.device, dtype: torch.dtype, head_
         return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype).to(device)
 
     q_lens, k_lens = [5, 70, 1, 130], [5, 203, 1, 131]
-    q, dout = random(sum(q_lens), 9, head_dim), random(sum(q_lens), 9, head_dim)
+    heads = 2 * grouped + 3
+    q, dout = random(sum(q_lens), heads, head_dim), random(sum(q_lens), heads, head_dim)
     kv = random(sum(k_lens), 2, 2, head_dim)
     errors = []
     for queries, keys, causal in (

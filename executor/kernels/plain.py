@@ -1,8 +1,9 @@
 """Attention as it is written in textbooks, in any precision on any device; in float64, the oracle.
 
-Segment by segment and 512 queries at a time, scores and probabilities are matrices of those queries
-by the segment's keys. Slow, and so simple that it can be trusted: every other kernel is tested
-against it. It also serves float32 and float64 on a GPU, which flash kernels do not.
+Segment by segment and up to 512 queries at a time, scores and probabilities are matrices of those
+queries by the segment's keys, of at most 2^27 numbers (half a gigabyte in float32). Slow, and so
+simple that it can be trusted: every other kernel is tested against it. It also serves float32 and
+float64 on a GPU, which flash kernels do not.
 
 Shapes: T query tokens, K key tokens, Hq query heads, Hkv key/value heads, D head size.
 """
@@ -16,6 +17,7 @@ from torch import Tensor
 from executor.kernels.segments import Pair, Segments, Triple, written, written_all
 
 _BLOCK_QUERIES = 512
+_MOST_SCORES = 2**27
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class PlainKernel:
         q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
         result = torch.empty_like(q)
         lse = torch.empty(q.shape[1], q.shape[0], dtype=dtype, device=q.device)
-        for queries, keys, hidden in _blocks(segments):
+        for queries, keys, hidden in _blocks(segments, q.shape[1]):
             scores = _scores(q[queries], k[keys], hidden, scale)
             lse[:, queries] = torch.logsumexp(scores, dim=-1).flatten(0, 1)
             values = torch.einsum("hgqk,khd->qhgd", torch.softmax(scores, dim=-1), v[keys])
@@ -67,7 +69,7 @@ class PlainKernel:
         dout, q, k, v, out, lse = (x.to(dtype) for x in (dout, *qkv, *result))
         dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         heads = k.shape[1]
-        for queries, keys, hidden in _blocks(segments):
+        for queries, keys, hidden in _blocks(segments, q.shape[1]):
             scores = _scores(q[queries], k[keys], hidden, scale)
             p = torch.exp(scores - lse[:, queries].reshape(heads, -1, dout[queries].shape[0], 1))
             grouped = _grouped(dout[queries], heads)
@@ -83,13 +85,14 @@ class PlainKernel:
 ORACLE = PlainKernel(name="oracle", dtype=torch.float64)
 
 
-def _blocks(segments: Segments) -> Iterator[tuple[slice, slice, int | None]]:
+def _blocks(segments: Segments, heads: int) -> Iterator[tuple[slice, slice, int | None]]:
     """Yield queries, the keys they may see, and the key up to which the first of them sees."""
     q_end = k_begin = 0
     for q_len, k_len in zip(segments.q_lens, segments.k_lens, strict=True):
         q_begin, q_end = q_end, q_end + q_len
-        for first in range(0, q_len, _BLOCK_QUERIES):
-            last = min(first + _BLOCK_QUERIES, q_len)
+        block = min(_BLOCK_QUERIES, max(1, _MOST_SCORES // (heads * max(k_len, 1))))
+        for first in range(0, q_len, block):
+            last = min(first + block, q_len)
             seen = k_len - q_len + last if segments.causal else k_len
             yield (
                 slice(q_begin + first, q_begin + last),

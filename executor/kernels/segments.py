@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from executor.rows import on_device
+
 Pair: TypeAlias = tuple[Tensor, Tensor]
 Triple: TypeAlias = tuple[Tensor, Tensor, Tensor]
 
@@ -51,7 +53,7 @@ class Segments:
         if len(q_lens) == 0:
             return None
         cu_q, cu_k = (
-            torch.from_numpy(np.concatenate([[0], np.cumsum(lens)]).astype(np.int32)).to(device)
+            on_device(np.concatenate([[0], np.cumsum(lens)]).astype(np.int32), device)
             for lens in (q_lens, k_lens)
         )
         q, k = tuple(map(int, q_lens)), tuple(map(int, k_lens))

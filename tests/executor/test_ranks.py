@@ -252,9 +252,10 @@ def other_plans_are_refused(rank, group):
     assert plan.fingerprint in line
     three = make_plan(lengths, 3, "per-doc")
     line = refusal(lambda: distributed(three, min(rank, 2), group, inputs))
-    assert line == "a plan for 3 ranks cannot run on 4; plan again with cp=4"
+    assert line == f"rank {rank}: a plan for 3 ranks cannot run on 4; plan again with cp=4"
     line = refusal(lambda: distributed(plan, (rank + 1) % RANKS, group, inputs))
-    assert line == f"rank {rank} of the group holds a plan prepared for rank {(rank + 1) % RANKS}"
+    other = (rank + 1) % RANKS
+    assert line == f"rank {rank}: the plan is prepared for rank {other} of the group"
 
 
 def wrong_tensors_are_refused(rank, group):
@@ -269,7 +270,7 @@ def wrong_tensors_are_refused(rank, group):
     if rank == 1:
         assert line == "rank 1: q has 16 and k 15 tokens where the plan gives rank 1 16"
     else:
-        assert line == "rank 1's tensors do not fit its plan; see its own message"
+        assert line == "rank 1's plan or tensors do not fit; see its own message"
     line = refusal(lambda: call(good if rank else torch.zeros(16, 4, 8), torch.zeros(16, 2, 8)))
     assert line == "rank 1 has 2 query heads, rank 0 4 query heads"
     line = refusal(lambda: call(torch.zeros(16, 3, 8), torch.zeros(16, 2, 8)))

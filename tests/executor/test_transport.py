@@ -19,8 +19,9 @@ def test_what_is_passed_on_is_prepared_on_one_side_stream_behind_the_compute_str
     made, happened = [], []
 
     class Stream:
-        def __init__(self, device):
+        def __init__(self, device, priority):
             made.append(device)
+            assert priority < 0  # or it would wait for the kernels it is to run beside
 
         def wait_stream(self, other):
             happened.append(("waits for", other))

@@ -1,5 +1,6 @@
 """Every strategy cuts every pack exactly: each token once, ranks equal, the same everywhere."""
 
+import pickle
 import subprocess
 import sys
 
@@ -146,6 +147,15 @@ def test_plans_are_the_same_in_another_process():
     ]
     here = [f"{s} {shard([70001, 33, 1, 2048, 9000, 40000], 8, s).fingerprint}" for s in FIXED]
     assert [p.stdout.splitlines() for p in printed] == [here, here]
+
+
+def test_a_plan_from_another_process_is_the_same_and_stays_read_only():
+    # Writable arrays would be another type to compiled code, which would be compiled again.
+    plan = shard([70001, 33, 1, 2048, 9000, 40000], 8, "flashcp")
+    there = pickle.loads(pickle.dumps(plan))  # noqa: S301 - ours
+    assert there.fingerprint == plan.fingerprint
+    for name in ("lengths", "document", "rank", "start", "stop"):
+        assert not getattr(there, name).flags.writeable
 
 
 # The committed fingerprints: a strategy may change only on purpose, with a line in CHANGELOG.md,

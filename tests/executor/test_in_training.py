@@ -1,0 +1,130 @@
+"""What a training step does to `attention` besides calling it: compiled, autocast, strided, wrong.
+
+One launch of two ranks. A refusal that only one rank finds must reach the other: a group whose
+timeout is short would end the launch with another error.
+"""
+
+from datetime import timedelta
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+
+from executor import RunError, attention, prepare, shard
+from executor.kernels import relative_error
+from flashcp.strategies import shard as make_plan
+from tests.executor.packs import all_plans
+from tests.executor.ranks import run_ranks
+from tests.executor.test_ranks import draw, refusal
+
+LENGTHS = np.array([40, 23, 1], dtype=np.int32)
+
+
+def test_two_gloo_ranks_in_a_training_step():
+    run_ranks(everything, 2)
+
+
+def everything(rank):
+    group = dist.new_group([0, 1], timeout=timedelta(seconds=20))
+    any_strides(rank, group)
+    autocast_leaves_the_precision_alone(rank, group)
+    compiled_with_a_new_plan_a_step(rank, group)
+    a_mesh_names_the_group(rank)
+    no_second_derivative(rank, group)
+    what_one_rank_finds_reaches_the_other(rank, group)
+
+
+def local(plan, rank, dtype=torch.float64):
+    return [shard(x, plan, rank) for x in draw(LENGTHS, (4, 2, 8), 1, dtype)]
+
+
+def outcome(handle, group, q, k, v, dout):
+    inputs = [x.detach().requires_grad_() for x in (q, k, v)]
+    out = attention(*inputs, handle, group)
+    return (out.detach(), *torch.autograd.grad(out, inputs, dout.to(out.dtype)))
+
+
+def any_strides(rank, group):
+    for plan in all_plans(np.random.default_rng(0), LENGTHS, 2):
+        handle, inputs = prepare(plan, rank), local(plan, rank)
+        plain = outcome(handle, group, *inputs)
+        for order in ((2, 0, 1), (1, 0, 2), (2, 1, 0)):
+            back = [order.index(i) for i in range(3)]
+            stored = [x.permute(order).contiguous().permute(back) for x in inputs]
+            for one, other in zip(outcome(handle, group, *stored), plain, strict=True):
+                assert relative_error(one, other) <= 1e-12, (plan.strategy, order)
+
+
+def autocast_leaves_the_precision_alone(rank, group):
+    plan = make_plan(LENGTHS, 2, "per-doc")
+    handle, inputs = prepare(plan, rank), local(plan, rank, torch.float32)
+    plain = outcome(handle, group, *inputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = outcome(handle, group, *inputs)
+    for one, other in zip(found, plain, strict=True):
+        assert torch.equal(one, other)
+
+
+def compiled_with_a_new_plan_a_step(rank, group):
+    def layer(q, k, v, handle):
+        return attention(q * 2, k, v, handle, group) + 1
+
+    compiled = torch.compile(layer, backend="eager")
+    for lengths in ([64], [30, 34], [8] * 8):
+        for strategy in ("per-doc", "zigzag"):
+            plan = make_plan(lengths, 2, strategy)
+            q, k, v, _ = (shard(x, plan, rank) for x in draw(LENGTHS, (4, 2, 8), 2))
+            handle = prepare(plan, rank)
+            assert torch.equal(compiled(q, k, v, handle), layer(q, k, v, handle))
+
+
+def a_mesh_names_the_group(rank):
+    plan = make_plan(LENGTHS, 2, "per-doc")
+    q, k, v, _ = local(plan, rank)
+    handle = prepare(plan, rank)
+    mesh = init_device_mesh("cpu", (1, 2), mesh_dim_names=("dp", "cp"))
+    assert torch.equal(attention(q, k, v, handle, mesh["cp"]), attention(q, k, v, handle))
+    with pytest.raises(RunError, match="a device mesh of 2 dimensions names no group"):
+        attention(q, k, v, handle, mesh)
+
+
+def no_second_derivative(rank, group):
+    plan = make_plan(LENGTHS, 2, "per-doc")
+    q, k, v, dout = local(plan, rank)
+    q.requires_grad_()
+    dout.requires_grad_()
+    (dq,) = torch.autograd.grad(
+        attention(q, k, v, prepare(plan, rank), group), q, dout, create_graph=True
+    )
+    with pytest.raises(RuntimeError, match="differentiate twice"):
+        dq.sum().backward()
+
+
+def what_one_rank_finds_reaches_the_other(rank, group):
+    plan, wider = make_plan(LENGTHS, 2, "per-doc"), make_plan(LENGTHS, 4, "per-doc")
+    q, k, v, _ = local(plan, rank)
+    other = "rank 1's plan or tensors do not fit; see its own message"
+
+    def said(handle, *tensors, **more):
+        return refusal(lambda: attention(*tensors, handle, group, **more))
+
+    few = shard(draw(LENGTHS, (4, 2, 8), 1)[0], wider, rank)
+    mine = (prepare(wider, rank), few, few, few) if rank else (prepare(plan, rank), q, k, v)
+    own = "rank 1: a plan for 4 ranks cannot run on 2; plan again with cp=2"
+    assert said(*mine) == (own if rank else other)
+
+    own = "rank 1: the plan is prepared for rank 0 of the group"
+    assert said(prepare(plan, 0), q, k, v) == (own if rank else other)
+
+    # A handle that was agreed upon meets another number of heads, and wrong tokens on one rank.
+    handle = prepare(plan, rank)
+    attention(q, k, v, handle, group)
+    more = [torch.cat([x, x], 1) for x in (q, k, v)]
+    short = [x[:-1] for x in more]
+    own = "rank 1: q has 31 and k 31 tokens where the plan gives rank 1 32"
+    assert said(handle, *(short if rank else more)) == (own if rank else other)
+
+    line = said(prepare(plan, rank), q, k, v, scale=0.5 + rank)
+    assert line == "rank 1 has the scale 1.5, rank 0 the scale 0.5"
