@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from numba import njit
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-# The packages with compiled functions; those of one may call those of another.
+# The packages whose compiled functions may call one another's; executor/ has one by itself.
 _PACKAGES = ("costmodel", "flashcp", "traces")
 
 
