@@ -137,7 +137,9 @@ def test_merges_agree_with_torch(kernels, queries, heads, size, seed, dtype, spr
             together = merging.merge(out[3:, 1:-1], sums[:, 3:], part, part_lse)
         results.append((out.double(), sums, together))
     (out, sums, together), (other, other_sums, other_together) = results
-    assert (out - other).abs().max() <= LAST_DIGIT[dtype] * 2
+    # Each takes e to a difference of log-sum-exps, which is off by their last digit.
+    largest = max(x[x.isfinite()].abs().max().item() for x in (lse, part_lse))
+    assert (out - other).abs().max() <= LAST_DIGIT[dtype] * 2 + 1.2e-7 * largest
     for untouched in ((slice(3),), (slice(None), 0), (slice(None), -1)):
         assert torch.equal(out[untouched], other[untouched])
     for one, another in ((sums, other_sums), (together, other_together)):
