@@ -11,6 +11,7 @@ stay.
 import numpy as np
 
 from flashcp.search.energy import energy, least_energy, strain, sum_of_squares
+from flashcp.search.foresight import KEPT, are_apart, energy_after, keep
 from flashcp.search.loads import Floats, account_joins, add_exchange, pairs_of, shift_part
 from flashcp.search.moves import CUT, HEAD, MOVE, PART, PIECE, SIDE, draw_move
 from flashcp.search.state import (
@@ -121,7 +122,7 @@ def anneal(
     Returns:
         The energy at the end.
     """
-    saved = np.empty((ranks.shape[0], LOADS))
+    saved = loads.copy()
     traffic = np.empty(ranks.shape[0])
     excess = np.empty(ranks.shape[0])
     trial = np.empty(ranks.shape[0])  # the excess after a move that may not stay
@@ -130,6 +131,10 @@ def anneal(
     worst = strain(loads, token_weight, weights, traffic, excess)
     now = energy(loads, counters[CUTS], weights, traffic, excess)
     squares = sum_of_squares(excess)
+    kept = np.empty((ranks.shape[0] + 1, KEPT))
+    exchange_us = keep(loads, traffic, excess, weights, kept)
+    touched = np.empty(ranks.shape[0], dtype=np.int64)
+    apart = are_apart(pool, first)
     mask = draws.size - 1
     turn = 0
     for step in range(steps):
@@ -155,7 +160,15 @@ def anneal(
         )
         if least > limit:
             continue
-        _copy(loads, saved)
+        if apart and (
+            moves == 1 or pool[move[0, PIECE], DOCUMENT] != pool[move[1, PIECE], DOCUMENT]
+        ):
+            least = energy_after(
+                pool, counters, ranks, loads, weights, moves, move, pairs, tokens, token_weight,
+                exchange_us, kept, saved, touched,
+            )  # fmt: skip
+            if least > limit:
+                continue
         cuts = counters[CUTS]
         _make(pool, first, counters, ranks, loads, weights, moves, move)
         then_worst = strain(loads, token_weight, weights, traffic, trial)
@@ -172,6 +185,8 @@ def anneal(
         now, worst = then, then_worst
         excess, trial = trial, excess
         squares = sum_of_squares(excess)
+        exchange_us = keep(loads, traffic, excess, weights, kept)
+        _copy(loads, saved)
         for i in range(moves):
             relist(pool, lists, ranks, move[i, PIECE], move[i, PART], move[i, SIDE])
         for i in range(moves):

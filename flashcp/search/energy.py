@@ -98,7 +98,7 @@ def time_energy(loads: Floats, weights: Floats) -> float:
     ranks = loads.shape[0]
     moved = 0.0
     for rank in range(ranks):
-        moved += _eighth_power(max(loads[rank, SENT], loads[rank, RECEIVED]))
+        moved += eighth_power(max(loads[rank, SENT], loads[rank, RECEIVED]))
     exchange_us = 0.0
     if moved > 0.0:
         busiest = np.sqrt(np.sqrt(np.sqrt(moved)))
@@ -109,12 +109,13 @@ def time_energy(loads: Floats, weights: Floats) -> float:
         exposed = max(exchange_us - local, 0.0)
         exposed += max(exchange_us - weights[BACKWARD] * local, 0.0)
         copies = weights[RETURN_US] * loads[rank, SENT] - weights[COPY_US] * loads[rank, RECEIVED]
-        total += _eighth_power((loads[rank, TIME] + copies + exposed) * weights[PER_TIME])
+        total += eighth_power((loads[rank, TIME] + copies + exposed) * weights[PER_TIME])
     return float(weights[TIME_WEIGHT] * np.sqrt(np.sqrt(np.sqrt(total / ranks))))
 
 
 @jit
-def _eighth_power(value: float) -> float:
+def eighth_power(value: float) -> float:
+    """Return value^8."""
     value *= value
     value *= value
     return value * value
