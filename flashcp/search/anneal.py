@@ -28,12 +28,12 @@ from flashcp.search.state import (
     relist,
 )
 from flashcp.search.weights import LOADS, PIECE_WEIGHT
-from groundwork.jit import jit, jit_as
+from groundwork.jit import jit_as, jit_lean
 
 _MOST_PARTS = 2  # pieces that a move adds
 
 
-@jit
+@jit_lean
 def _copy(loads: Floats, to: Floats) -> None:
     """Copy loads; a loop takes a third of the time of an assignment to a slice."""
     for rank in range(loads.shape[0]):
@@ -41,7 +41,7 @@ def _copy(loads: Floats, to: Floats) -> None:
             to[rank, column] = loads[rank, column]
 
 
-@jit
+@jit_lean
 def _has_room(
     counters: Ints, lists: Ints, ranks: Ints, reserve: int, moves: int, move: Ints
 ) -> bool:
@@ -53,7 +53,7 @@ def _has_room(
     return bool(not cuts or counters[FREE] >= reserve + _MOST_PARTS)
 
 
-@jit
+@jit_lean
 def _difference(pool: Ints, moves: int, move: Ints) -> tuple[float, int]:
     """Return the pairs and tokens that a move takes from the first rank to the second."""
     pairs, tokens = 0.0, 0
@@ -70,7 +70,7 @@ def _difference(pool: Ints, moves: int, move: Ints) -> tuple[float, int]:
     return pairs, tokens
 
 
-@jit
+@jit_lean
 def _make(
     pool: Ints, first: Ints, counters: Ints, ranks: Ints,
     loads: Floats, weights: Floats, moves: int, move: Ints,
@@ -92,48 +92,19 @@ def _make(
         add_exchange(pool, first, counters, ranks, second, 1.0, loads)
 
 
-@jit_as(
-    "f8(i8[:, ::1], i8[::1], i8[::1], i8[:, ::1], i8[:, ::1], "
-    "f8[:, ::1], f8[::1], i8[::1], i8, i8, i8, i8, f8, f8)"
-)
-def anneal(
+@jit_lean
+def _take_steps(
     pool: Ints, first: Ints, counters: Ints, lists: Ints, ranks: Ints,
     loads: Floats, weights: Floats, draws: Ints, grid: int, reserve: int,
     begin: int, steps: int, temperature: float, token_weight: float,
+    saved: Floats, traffic: Floats, excess: Floats, trial: Floats, kept: Floats, touched: Ints,
+    move: Ints, leaps: Floats,
 ) -> float:  # fmt: skip
-    """Take `steps` steps; the placement and its loads change in place.
-
-    Args:
-        pool: the placement's, as the next four; see `flashcp.search.state`.
-        first: the placement's.
-        counters: the placement's.
-        lists: the placement's.
-        ranks: the placement's.
-        loads: [N, LOADS], in step with the placement.
-        weights: of the pack.
-        draws: hashes, int64 [draws], of which each step uses two; a power of two of them.
-        grid: cuts are at multiples of so many tokens.
-        reserve: pieces of the pool to leave alone.
-        begin: number of the first step, so that stages draw differently.
-        steps: how many.
-        temperature: energy by which the first step may rise, on average; falls to 0.
-        token_weight: see `flashcp.search.energy`.
-
-    Returns:
-        The energy at the end.
-    """
-    saved = loads.copy()
-    traffic = np.empty(ranks.shape[0])
-    excess = np.empty(ranks.shape[0])
-    trial = np.empty(ranks.shape[0])  # the excess after a move that may not stay
-    move = np.empty((2, MOVE), dtype=np.int64)
-    leaps = 8.0 / np.sqrt(np.sqrt(np.sqrt((np.arange(256) + 0.5) / 256.0))) - 8.0
+    """Take the steps of `anneal`, with its arguments and room to work in."""
     worst = strain(loads, token_weight, weights, traffic, excess)
     now = energy(loads, counters[CUTS], weights, traffic, excess)
     squares = sum_of_squares(excess)
-    kept = np.empty((ranks.shape[0] + 1, KEPT))
     exchange_us = keep(loads, traffic, excess, weights, kept)
-    touched = np.empty(ranks.shape[0], dtype=np.int64)
     apart = are_apart(pool, first)
     mask = draws.size - 1
     turn = 0
@@ -192,3 +163,48 @@ def anneal(
         for i in range(moves):
             join_neighbours(pool, first, counters, lists, ranks, pool[move[i, PIECE], DOCUMENT])
     return now
+
+
+@jit_as(
+    "f8(i8[:, ::1], i8[::1], i8[::1], i8[:, ::1], i8[:, ::1], "
+    "f8[:, ::1], f8[::1], i8[::1], i8, i8, i8, i8, f8, f8)"
+)
+def anneal(
+    pool: Ints, first: Ints, counters: Ints, lists: Ints, ranks: Ints,
+    loads: Floats, weights: Floats, draws: Ints, grid: int, reserve: int,
+    begin: int, steps: int, temperature: float, token_weight: float,
+) -> float:  # fmt: skip
+    """Take `steps` steps; the placement and its loads change in place.
+
+    Args:
+        pool: the placement's, as the next four; see `flashcp.search.state`.
+        first: the placement's.
+        counters: the placement's.
+        lists: the placement's.
+        ranks: the placement's.
+        loads: [N, LOADS], in step with the placement.
+        weights: of the pack.
+        draws: hashes, int64 [draws], of which each step uses two; a power of two of them.
+        grid: cuts are at multiples of so many tokens.
+        reserve: pieces of the pool to leave alone.
+        begin: number of the first step, so that stages draw differently.
+        steps: how many.
+        temperature: energy by which the first step may rise, on average; falls to 0.
+        token_weight: see `flashcp.search.energy`.
+
+    Returns:
+        The energy at the end.
+    """
+    count = ranks.shape[0]
+    saved = loads.copy()
+    traffic = np.empty(count)
+    excess = np.empty(count)
+    trial = np.empty(count)  # the excess after a move that may not stay
+    kept = np.empty((count + 1, KEPT))
+    touched = np.empty(count, dtype=np.int64)
+    move = np.empty((2, MOVE), dtype=np.int64)
+    leaps = 8.0 / np.sqrt(np.sqrt(np.sqrt((np.arange(256) + 0.5) / 256.0))) - 8.0
+    return _take_steps(
+        pool, first, counters, lists, ranks, loads, weights, draws, grid, reserve, begin, steps,
+        temperature, token_weight, saved, traffic, excess, trial, kept, touched, move, leaps,
+    )  # fmt: skip

@@ -14,7 +14,7 @@ import numpy as np
 
 from flashcp.search.loads import Floats, pairs_of
 from flashcp.search.state import NEXT, RANK, START, STOP, Ints
-from groundwork.jit import jit
+from groundwork.jit import jit, jit_lean
 
 _MOST_CYCLES = 2048
 _MOST_STEPS = 24  # before a shake, and after each
@@ -87,7 +87,7 @@ def _find_cycles(pool: Ints, cuts: Ints, cp: int) -> Ints:
     return cycles[:count].copy()
 
 
-@jit
+@jit_lean
 def _room(pool: Ints, cut: int, entry: int) -> int:
     """Return how many tokens a cut may move so that the piece that shrinks keeps half of its own.
 
@@ -97,7 +97,7 @@ def _room(pool: Ints, cut: int, entry: int) -> int:
     return int((pool[piece, STOP] - pool[piece, START] - 1) >> 1)
 
 
-@jit
+@jit_lean
 def _best_turn(
     pool: Ints, cuts: Ints, cycle: Ints, grid: int, work: Floats, mean: float, wanted: int
 ) -> tuple[float, int]:
@@ -126,7 +126,7 @@ def _best_turn(
     return -(2.0 * tokens * slope + tokens * tokens * squares), turns
 
 
-@jit
+@jit_lean
 def _turn(pool: Ints, cuts: Ints, cycle: Ints, tokens: int, work: Floats) -> None:
     """Turn a cycle by so many tokens."""
     for entry in cycle:
@@ -142,7 +142,7 @@ def _turn(pool: Ints, cuts: Ints, cycle: Ints, tokens: int, work: Floats) -> Non
         pool[after, START] = to
 
 
-@jit
+@jit_lean
 def _surplus(work: Floats, mean: float) -> float:
     """Return the sum of squared surpluses."""
     total = 0.0
@@ -151,7 +151,7 @@ def _surplus(work: Floats, mean: float) -> float:
     return float(total)
 
 
-@jit
+@jit_lean
 def _descend(pool: Ints, cuts: Ints, cycles: Ints, grid: int, work: Floats, mean: float) -> float:
     """Turn the best cycle until none helps; returns the sum of squared surpluses."""
     total = _surplus(work, mean)

@@ -34,7 +34,7 @@ from flashcp.search.weights import (
     TIME_WEIGHT,
     TOKENS,
 )
-from groundwork.jit import jit
+from groundwork.jit import jit_lean
 
 # Columns of what is kept of each rank, [N + 1, KEPT]; the last row has their sums.
 QUARTIC, MOVED, TIMED, EXCESS = range(4)  # traffic^4, exchanged^8, time^8, excess^2
@@ -44,7 +44,7 @@ _ROUNDING = 1e-9  # share of an energy that rounding is far below
 _LOST = 1e-12  # share of a sum that taking one rank's part out of it may leave wrong
 
 
-@jit
+@jit_lean
 def are_apart(pool: Ints, first: Ints) -> bool:
     """Tell whether neighbouring pieces are on different ranks, as they stay once they are.
 
@@ -60,7 +60,7 @@ def are_apart(pool: Ints, first: Ints) -> bool:
     return True
 
 
-@jit
+@jit_lean
 def keep(loads: Floats, traffic: Floats, excess: Floats, weights: Floats, kept: Floats) -> float:
     """Fill in what is kept of a placement; returns the time of its exchange."""
     ranks = loads.shape[0]
@@ -80,7 +80,7 @@ def keep(loads: Floats, traffic: Floats, excess: Floats, weights: Floats, kept: 
     return exchange_us
 
 
-@jit
+@jit_lean
 def _exchange_us(moved: float, weights: Floats) -> float:
     if moved <= 0.0:
         return 0.0
@@ -88,7 +88,7 @@ def _exchange_us(moved: float, weights: Floats) -> float:
     return float(weights[EXCHANGE_US] + weights[EXCHANGE_TOKEN_US] * busiest)
 
 
-@jit
+@jit_lean
 def _timed(loads: Floats, rank: int, exchange_us: float, weights: Floats) -> float:
     """Return a rank's time to the eighth power; see `flashcp.search.energy.time_energy`."""
     local = loads[rank, LOCAL]
@@ -97,7 +97,7 @@ def _timed(loads: Floats, rank: int, exchange_us: float, weights: Floats) -> flo
     return float(eighth_power((loads[rank, TIME] + copies + exposed) * weights[PER_TIME]))
 
 
-@jit
+@jit_lean
 def _add(loads: Floats, rank: int, start: int, stop: int, sign: float, weights: Floats) -> None:
     """Add what one piece costs, but for its pairs and tokens."""
     tiles, us, local = piece_costs(start, stop, weights)
@@ -106,7 +106,7 @@ def _add(loads: Floats, rank: int, start: int, stop: int, sign: float, weights: 
     loads[rank, LOCAL] += sign * local
 
 
-@jit
+@jit_lean
 def _shift(
     pool: Ints, piece: int, cut: int, head: bool, here: int, there: int, weights: Floats,
     after: Floats,
@@ -136,7 +136,7 @@ def _shift(
     return cuts
 
 
-@jit
+@jit_lean
 def _touch(rank: int, touched: Ints, count: int) -> int:
     """Enter a rank among those touched, once."""
     for i in range(count):
@@ -146,7 +146,7 @@ def _touch(rank: int, touched: Ints, count: int) -> int:
     return count + 1
 
 
-@jit
+@jit_lean
 def _exchange(
     pool: Ints, counters: Ints, ranks: Ints, piece: int, cut: int, head: bool, here: int,
     there: int, after: Floats, touched: Ints, count: int,
@@ -217,7 +217,7 @@ def _exchange(
     return count
 
 
-@jit
+@jit_lean
 def energy_after(
     pool: Ints, counters: Ints, ranks: Ints, loads: Floats, weights: Floats, moves: int, move: Ints,
     pairs: float, tokens: int, token_weight: float, exchange_us: float, kept: Floats,

@@ -26,20 +26,20 @@ from flashcp.search.weights import (
     TIME,
     TOKENS,
 )
-from groundwork.jit import jit, jit_as
+from groundwork.jit import jit_as, jit_lean
 
 Floats = NDArray[np.float64]
 
 _TILE_BITS = TILE.bit_length() - 1
 
 
-@jit_as("f8(i8, i8)")
+@jit_as("f8(i8, i8)", lean=True)
 def pairs_of(start: int, stop: int) -> float:
     """Return the query-key pairs of [start, stop) of a document."""
     return (stop - start) * (start + stop + 1) * 0.5
 
 
-@jit
+@jit_lean
 def tiles_of(start: int, stop: int) -> tuple[float, float]:
     """Return the 128x128 tiles that [start, stop) walks, and its rows of tiles."""
     size = stop - start
@@ -51,7 +51,7 @@ def tiles_of(start: int, stop: int) -> tuple[float, float]:
     return float(walked), float(whole)
 
 
-@jit
+@jit_lean
 def piece_costs(start: int, stop: int, weights: Floats) -> tuple[float, float, float]:
     """Return the tiles, the time and the time of own keys alone that one piece costs by itself.
 
@@ -72,7 +72,7 @@ def piece_costs(start: int, stop: int, weights: Floats) -> tuple[float, float, f
     return tiles, us, weights[LOCAL_TILE_US] * own + weights[LOCAL_ROW_US] * rows
 
 
-@jit_as("void(f8[:, ::1], i8, i8, i8, f8, f8[::1])")
+@jit_as("void(f8[:, ::1], i8, i8, i8, f8, f8[::1])", lean=True)
 def add_piece(
     loads: Floats, rank: int, start: int, stop: int, sign: float, weights: Floats
 ) -> None:
@@ -85,7 +85,7 @@ def add_piece(
     loads[rank, LOCAL] += sign * local
 
 
-@jit
+@jit_lean
 def shift_part(
     pool: Ints, loads: Floats, weights: Floats, piece: int, cut: int, head: bool, rank: int
 ) -> None:
@@ -104,7 +104,7 @@ def shift_part(
         add_piece(loads, rank, cut, stop, 1.0, weights)
 
 
-@jit
+@jit_lean
 def add_exchange(
     pool: Ints, first: Ints, counters: Ints, ranks: Ints, document: int, sign: float, loads: Floats
 ) -> None:
@@ -139,7 +139,7 @@ def add_exchange(
             loads[rank, RECEIVED] -= tokens
 
 
-@jit
+@jit_lean
 def account_joins(
     pool: Ints, first: Ints, counters: Ints, document: int, loads: Floats, weights: Floats
 ) -> None:

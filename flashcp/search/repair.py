@@ -27,7 +27,7 @@ from flashcp.search.state import (
     relist,
 )
 from flashcp.search.weights import TOKENS
-from groundwork.jit import jit, jit_as
+from groundwork.jit import jit, jit_as, jit_lean
 
 _TOKEN_WEIGHT = 2.0  # of what later steps of the repair will move
 CUTS_A_RANK = 12  # most pieces that the repair adds, a rank
@@ -56,7 +56,7 @@ def _targets(loads: Floats) -> Ints:
     return targets
 
 
-@jit
+@jit_lean
 def _range(start: int, stop: int, amount: int, grid: int, way: int) -> tuple[int, int]:
     """Return which tokens of [start, stop) to move, none or at most `amount`, in one of three ways.
 
@@ -76,8 +76,7 @@ def _range(start: int, stop: int, amount: int, grid: int, way: int) -> tuple[int
 
 
 @jit_as(
-    "UniTuple(i8, 2)(i8[:, ::1], i8[::1], i8[::1], i8[:, ::1], i8, i8, i8, i8, f8[:, ::1], f8[::1])"
-)
+    "UniTuple(i8, 2)(i8[:, ::1], i8[::1], i8[::1], i8[:, ::1], i8, i8, i8, i8, f8[:, ::1], f8[::1])", lean=True)
 def _take(
     pool: Ints, first: Ints, counters: Ints, ranks: Ints,
     piece: int, lower: int, upper: int, taker: int, loads: Floats, weights: Floats,
