@@ -13,7 +13,7 @@ import numpy as np
 from flashcp.search.energy import energy, least_energy, strain, sum_of_squares
 from flashcp.search.foresight import KEPT, are_apart, energy_after, keep
 from flashcp.search.loads import Floats, account_joins, add_exchange, pairs_of, shift_part
-from flashcp.search.moves import CUT, HEAD, MOVE, PART, PIECE, SIDE, draw_move
+from flashcp.search.moves import CUT, HEAD, LOWER, MOVE, PART, PIECE, SIDE, UPPER, draw_move
 from flashcp.search.state import (
     CUTS,
     DOCUMENT,
@@ -55,7 +55,10 @@ def _has_room(
 
 @jit_lean
 def _difference(pool: Ints, moves: int, move: Ints) -> tuple[float, int]:
-    """Return the pairs and tokens that a move takes from the first rank to the second."""
+    """Return the pairs and tokens that a move takes from the first rank to the second.
+
+    Writes down which tokens of each piece move.
+    """
     pairs, tokens = 0.0, 0
     for i in range(moves):
         start, stop = pool[move[i, PIECE], START], pool[move[i, PIECE], STOP]
@@ -64,6 +67,7 @@ def _difference(pool: Ints, moves: int, move: Ints) -> tuple[float, int]:
                 stop = move[i, CUT]
             else:
                 start = move[i, CUT]
+        move[i, LOWER], move[i, UPPER] = start, stop
         sign = 1 - 2 * i
         pairs += sign * pairs_of(start, stop)
         tokens += sign * (stop - start)

@@ -13,8 +13,8 @@ import numpy as np
 
 from flashcp.search.energy import eighth_power, rank_excess, rank_traffic
 from flashcp.search.loads import Floats, piece_costs
-from flashcp.search.moves import CUT, HEAD, PIECE, SIDE
-from flashcp.search.state import CUTS, DOCUMENT, NEXT, PREVIOUS, RANK, SEEN, STAMP, START, STOP, Ints
+from flashcp.search.moves import LOWER, PIECE, SIDE, UPPER
+from flashcp.search.state import CUTS, NEXT, PREVIOUS, RANK, SEEN, STAMP, START, STOP, Ints
 from flashcp.search.weights import (
     BACKWARD,
     BALANCE_WEIGHT,
@@ -108,30 +108,31 @@ def _add(loads: Floats, rank: int, start: int, stop: int, sign: float, weights: 
 
 @jit_lean
 def _shift(
-    pool: Ints, piece: int, cut: int, head: bool, here: int, there: int, weights: Floats,
+    pool: Ints, piece: int, lower: int, upper: int, here: int, there: int, weights: Floats,
     after: Floats,
 ) -> int:  # fmt: skip
-    """Account for a part that changes ranks and what it is joined to; returns the cuts it adds."""
+    """Account for tokens that change ranks and what they are joined to; returns the cuts added."""
     start, stop = pool[piece, START], pool[piece, STOP]
-    cuts = 0
     left, right = pool[piece, PREVIOUS], pool[piece, NEXT]
+    cuts = 0
     _add(after, here, start, stop, -1.0, weights)
-    if cut >= 0:
-        cuts = 1
-        if head:
-            _add(after, here, cut, stop, 1.0, weights)
-            stop, right = cut, -1
-        else:
-            _add(after, here, start, cut, 1.0, weights)
-            start, left = cut, -1
+    if lower > start:
+        cuts += 1
+        left = -1
+        _add(after, here, start, lower, 1.0, weights)
+    if upper < stop:
+        cuts += 1
+        right = -1
+        _add(after, here, upper, stop, 1.0, weights)
+    start, stop = lower, upper
     if left >= 0 and pool[left, RANK] == there:
         cuts -= 1
-        _add(after, there, pool[left, START], start, -1.0, weights)
         start = pool[left, START]
+        _add(after, there, start, lower, -1.0, weights)
     if right >= 0 and pool[right, RANK] == there:
         cuts -= 1
-        _add(after, there, stop, pool[right, STOP], -1.0, weights)
         stop = pool[right, STOP]
+        _add(after, there, upper, stop, -1.0, weights)
     _add(after, there, start, stop, 1.0, weights)
     return cuts
 
@@ -148,15 +149,14 @@ def _touch(rank: int, touched: Ints, count: int) -> int:
 
 @jit_lean
 def _exchange(
-    pool: Ints, counters: Ints, ranks: Ints, piece: int, cut: int, head: bool, here: int,
+    pool: Ints, counters: Ints, ranks: Ints, piece: int, lower: int, upper: int, here: int,
     there: int, after: Floats, touched: Ints, count: int,
 ) -> int:  # fmt: skip
-    """Account for what a document's ranks send and receive once a part changes ranks.
+    """Account for what a document's ranks send and receive once tokens of it change ranks.
 
-    Who sends what is in `flashcp.search.loads.add_exchange`. Before the part only those pieces
-    matter that lie after the last earlier one of either rank. Returns the ranks touched.
+    Who sends what is in `flashcp.search.loads.add_exchange`. Before the part that moves only those
+    pieces matter that lie after the last earlier one of either rank. Returns the ranks touched.
     """
-    start, stop = pool[piece, START], pool[piece, STOP]
     counters[STAMP] += 1
     stamp = counters[STAMP]
     later = 0  # ranks with a piece after the part
@@ -167,18 +167,13 @@ def _exchange(
             ranks[rank, SEEN] = stamp
             later += 1
         beyond = pool[beyond, NEXT]
+    if upper < pool[piece, STOP] and ranks[here, SEEN] != stamp:
+        ranks[here, SEEN] = stamp
+        later += 1
     before = pool[piece, PREVIOUS]
-    rest = 0  # tokens of the piece that stay before the part
-    if cut >= 0:
-        if head:
-            stop = cut
-            if ranks[here, SEEN] != stamp:
-                ranks[here, SEEN] = stamp
-                later += 1
-        else:
-            rest = cut - start
-            start = cut
-    tokens = stop - start
+    rest = lower - pool[piece, START]  # tokens of the piece that stay before the part
+    start = lower
+    tokens = upper - lower
     ends_here = ranks[here, SEEN] != stamp  # the part is the giver's last of this document
     ends_there = ranks[there, SEEN] != stamp  # it becomes the taker's
     if ends_here:
@@ -248,13 +243,14 @@ def energy_after(
     cuts = counters[CUTS]
     exchanged = False
     for i in range(moves):
-        piece, cut, head = move[i, PIECE], move[i, CUT], move[i, HEAD] != 0
+        piece, lower, upper = move[i, PIECE], move[i, LOWER], move[i, UPPER]
         here, there = move[i, SIDE], move[1 - i, SIDE]
-        cuts += _shift(pool, piece, cut, head, here, there, weights, after)
-        if cut >= 0 or pool[piece, NEXT] >= 0 or pool[piece, PREVIOUS] >= 0:
+        cuts += _shift(pool, piece, lower, upper, here, there, weights, after)
+        whole = pool[piece, START] == lower and pool[piece, STOP] == upper
+        if not whole or pool[piece, NEXT] >= 0 or pool[piece, PREVIOUS] >= 0:
             exchanged = True
             changed = _exchange(
-                pool, counters, ranks, piece, cut, head, here, there, after, touched, changed
+                pool, counters, ranks, piece, lower, upper, here, there, after, touched, changed
             )
     after[one, PAIRS] -= pairs
     after[other, PAIRS] += pairs

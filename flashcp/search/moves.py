@@ -25,9 +25,10 @@ from flashcp.search.weights import PAIRS
 from groundwork.jit import jit_lean
 
 # Columns of a move, int64 [2, MOVE]: each piece, where it is cut (-1: it moves whole), whether the
-# part before the cut moves (0 or 1), the rank it is on and the other goes to, the new piece.
-PIECE, CUT, HEAD, SIDE, PART = range(5)
-MOVE = 5
+# part before the cut moves (0 or 1), the rank it is on and the other goes to, the new piece; and
+# the tokens that move, which whoever weighs the move fills in.
+PIECE, CUT, HEAD, SIDE, PART, LOWER, UPPER = range(7)
+MOVE = 7
 
 # Of 256 draws, below which each kind of move is taken.
 _SWAP, _MOVE, _SLIDE, _SPLIT, _TRADE, _LEVEL = 40, 55, 85, 100, 140, 200
