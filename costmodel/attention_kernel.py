@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from groundwork.jit import jit
+from groundwork.jit import jit, jit_lean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -92,7 +92,7 @@ _MERGE_PASSES = 3  # over the rows of a segment with a prefix: two outputs, and 
 _SPILL_STEEPNESS = 2.0
 
 
-@jit
+@jit_lean
 def _floor_div(a: int, b: int) -> int:
     """Return a // b of whole numbers with 0 <= a < 2^53 and b > 0.
 
@@ -102,12 +102,12 @@ def _floor_div(a: int, b: int) -> int:
     return int(float(a) / float(b))
 
 
-@jit
+@jit_lean
 def _ceil_div(a: int, b: int) -> int:
     return _floor_div(a + b - 1, b)
 
 
-@jit
+@jit_lean
 def _sum_of_ceilings(count: int, step: int, start: int, divisor: int) -> int:
     """Return sum over i = 1..count of ceil((i * step + start) / divisor), as Euclid's algorithm.
 
@@ -133,7 +133,7 @@ def _sum_of_ceilings(count: int, step: int, start: int, divisor: int) -> int:
     return total
 
 
-@jit
+@jit_lean
 def segment_features(
     q_len: int, k_len: int, parameters: NDArray[np.float64]
 ) -> tuple[float, float, float, float, float]:
@@ -171,7 +171,7 @@ def segment_features(
     return float(owned), float(walked), float(q_len), float(longest), float(owned)
 
 
-@jit
+@jit_lean
 def _blocked_features(
     q_len: int, k_len: int, parameters: NDArray[np.float64]
 ) -> tuple[float, float, float, float, float]:
@@ -201,7 +201,7 @@ def _blocked_features(
     return float(operators), float(walked), float(q_len * passes), 0.0, float(operators)
 
 
-@jit
+@jit_lean
 def combine(
     owned: float,
     walked: float,
@@ -246,7 +246,7 @@ def combine(
     return float(_finish(busy, query_tokens, parameters) + cached)
 
 
-@jit
+@jit_lean
 def _finish(busy: float, query_tokens: float, parameters: NDArray[np.float64]) -> float:
     throttled = parameters[THROTTLE] * max(0.0, busy - parameters[THROTTLE_AFTER_US])
     written = parameters[CACHE_WRITE_US] * query_tokens

@@ -22,7 +22,7 @@ from flashcp.exchange_times import ring_transfers_us
 from flashcp.parts import predict_parts
 from flashcp.plans import Plan
 from flashcp.search.evaluate import TOLERANCE, Option, options
-from flashcp.search.nodes import gather_on_nodes
+from flashcp.search.nodes import gather_on_nodes, pairwise_seats
 from flashcp.search.placement import EVEN, find_placements, imbalance
 from flashcp.search.weights import TILE, TILE_US, search_weights
 from flashcp.strategies import AUTO, FLASHCP, STRATEGIES, check_cp, check_lengths
@@ -70,12 +70,13 @@ def auto_plan(
             checked, cp, weights, effort, others=whole, again=weights is searched_by[-1]
         )
         for placement in placements:
-            seatings = [gather_on_nodes(placement, cp, per_node)]
+            seat = pairwise_seats(placement, cp, per_node) if 1 < per_node < cp else None
+            seatings = [gather_on_nodes(placement, cp, per_node, seat=seat)]
             if per_node < cp <= _MOST_RANKS_TWICE:
                 # What crosses in all may fall and the busiest rank's share of it rise: as it is.
                 seatings.append(placement)
             if 1 < per_node < cp:
-                seatings.append(gather_on_nodes(placement, cp, per_node, two_level=True))
+                seatings.append(gather_on_nodes(placement, cp, per_node, two_level=True, seat=seat))
             for seated in seatings:
                 limit = TOLERANCE * min((o.total_us for o in found), default=np.inf)
                 found.extend(options(seated, checked, cp, setting, limit_us=limit, gathers=False))

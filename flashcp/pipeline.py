@@ -90,6 +90,27 @@ def backward(
     return Beside(*_backward(*attention, exchange_us, chunks, *copies, *factors, began_us))
 
 
+def total_us(
+    attention: "tuple[Clock, Clock, Clock, Clock]",
+    exchange_us: tuple[float, float],
+    chunks: int,
+    copies: "tuple[Clock, Clock, Clock]",
+    profile: "Profile",
+) -> float:
+    """Return when the slowest rank has ended `forward` and then `backward`, in one compiled call.
+
+    Args:
+        attention: to own keys and to prefixes forward, and both backward; as of `forward`.
+        exchange_us: the whole exchange alone, each way.
+        chunks: parts that it travels in.
+        copies: packed, placed, summed and returned, [4, N]; merged; added.
+        profile: whose factors count.
+    """
+    factors = profile.overlap_factor.value, profile.exchange_overlap_factor.value
+    found: float = _total_us(*attention, *exchange_us, chunks, *copies, *factors)
+    return found
+
+
 _slowed, _prolonged = jit(slowed), jit(prolonged)
 
 
@@ -161,3 +182,20 @@ def _backward(
             now = max(now, there) + returned[rank] / chunks
         ends[rank] = now
     return own_beside, parts, each, ends
+
+
+@jit
+def _total_us(
+    own: "Clock", part: "Clock", own_back: "Clock", part_back: "Clock",
+    exchange_us: float, exchange_back_us: float, chunks: int,
+    copied: "Clock", merged: "Clock", added: "Clock", factor: float, other: float,
+) -> float:  # fmt: skip
+    packed, placed, summed, returned = copied[0], copied[1], copied[2], copied[3]
+    forth = _forward(
+        own, part, exchange_us, chunks, packed, placed, merged, factor, other, 0.0
+    )[3]  # fmt: skip
+    back = _backward(
+        own_back, part_back, exchange_back_us, chunks, summed, added, returned, factor, other,
+        forth.max(),
+    )[3]  # fmt: skip
+    return float(back.max())

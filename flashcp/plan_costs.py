@@ -22,6 +22,7 @@ from flashcp.exchange import Exchange, across_tokens, waiting_segments
 from flashcp.exchange_times import TwoLevels, needed_exchange, two_level_exchange
 from flashcp.overlap import side_by_side
 from flashcp.ring import local_segments, ring_segments
+from groundwork.jit import jit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -88,9 +89,22 @@ def prefixes_us(
     parameters = setting.attention_parameters(
         direction, causal=False, throttled=False, chunks=chunks
     )
-    calls = np.tile(attention_us(*waiting, parameters), (chunks, 1))
-    each: Clock = _one_load(calls, whole)[0]
+    each: Clock = _alike(attention_us(*waiting, parameters), chunks, whole)
     return each
+
+
+@jit
+def _alike(call: Clock, calls: int, parameters: Clock) -> Clock:
+    """Return the times of each of several calls alike, [N], as `_one_load` would."""
+    times = np.empty(call.size)
+    for rank in range(call.size):
+        busy = max(call[rank] - parameters[LAUNCH_US], 0.0)
+        load = busy
+        for _ in range(calls - 1):
+            load += busy  # as adding up an array does, to the bit
+        slower = parameters[THROTTLE] * max(load - parameters[THROTTLE_AFTER_US], 0.0)
+        times[rank] = call[rank] + busy * (slower / max(load, 1e-9))
+    return times
 
 
 def _one_load(calls: Clock, parameters: Clock) -> Clock:

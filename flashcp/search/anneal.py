@@ -11,8 +11,9 @@ stay.
 import numpy as np
 
 from flashcp.search.energy import energy, least_energy, strain, sum_of_squares
+from flashcp.search.foresight import KEPT, are_apart, energy_after, keep
 from flashcp.search.loads import Floats, account_joins, add_exchange, pairs_of, shift_part
-from flashcp.search.moves import CUT, HEAD, MOVE, PART, PIECE, SIDE, draw_move
+from flashcp.search.moves import CUT, HEAD, LOWER, MOVE, PART, PIECE, SIDE, UPPER, draw_move
 from flashcp.search.state import (
     CUTS,
     DOCUMENT,
@@ -27,12 +28,12 @@ from flashcp.search.state import (
     relist,
 )
 from flashcp.search.weights import LOADS, PIECE_WEIGHT
-from groundwork.jit import jit, jit_as
+from groundwork.jit import jit_as, jit_lean
 
 _MOST_PARTS = 2  # pieces that a move adds
 
 
-@jit
+@jit_lean
 def _copy(loads: Floats, to: Floats) -> None:
     """Copy loads; a loop takes a third of the time of an assignment to a slice."""
     for rank in range(loads.shape[0]):
@@ -40,7 +41,7 @@ def _copy(loads: Floats, to: Floats) -> None:
             to[rank, column] = loads[rank, column]
 
 
-@jit
+@jit_lean
 def _has_room(
     counters: Ints, lists: Ints, ranks: Ints, reserve: int, moves: int, move: Ints
 ) -> bool:
@@ -52,9 +53,12 @@ def _has_room(
     return bool(not cuts or counters[FREE] >= reserve + _MOST_PARTS)
 
 
-@jit
+@jit_lean
 def _difference(pool: Ints, moves: int, move: Ints) -> tuple[float, int]:
-    """Return the pairs and tokens that a move takes from the first rank to the second."""
+    """Return the pairs and tokens that a move takes from the first rank to the second.
+
+    Writes down which tokens of each piece move.
+    """
     pairs, tokens = 0.0, 0
     for i in range(moves):
         start, stop = pool[move[i, PIECE], START], pool[move[i, PIECE], STOP]
@@ -63,13 +67,14 @@ def _difference(pool: Ints, moves: int, move: Ints) -> tuple[float, int]:
                 stop = move[i, CUT]
             else:
                 start = move[i, CUT]
+        move[i, LOWER], move[i, UPPER] = start, stop
         sign = 1 - 2 * i
         pairs += sign * pairs_of(start, stop)
         tokens += sign * (stop - start)
     return pairs, tokens
 
 
-@jit
+@jit_lean
 def _make(
     pool: Ints, first: Ints, counters: Ints, ranks: Ints,
     loads: Floats, weights: Floats, moves: int, move: Ints,
@@ -89,6 +94,79 @@ def _make(
     if second != document:
         account_joins(pool, first, counters, second, loads, weights)
         add_exchange(pool, first, counters, ranks, second, 1.0, loads)
+
+
+@jit_lean
+def _take_steps(
+    pool: Ints, first: Ints, counters: Ints, lists: Ints, ranks: Ints,
+    loads: Floats, weights: Floats, draws: Ints, grid: int, reserve: int,
+    begin: int, steps: int, temperature: float, token_weight: float,
+    saved: Floats, traffic: Floats, excess: Floats, trial: Floats, kept: Floats, touched: Ints,
+    move: Ints, leaps: Floats,
+) -> float:  # fmt: skip
+    """Take the steps of `anneal`, with its arguments and room to work in."""
+    worst = strain(loads, token_weight, weights, traffic, excess)
+    now = energy(loads, counters[CUTS], weights, traffic, excess)
+    squares = sum_of_squares(excess)
+    exchange_us = keep(loads, traffic, excess, weights, kept)
+    apart = are_apart(pool, first)
+    mask = draws.size - 1
+    turn = 0
+    for step in range(steps):
+        where = 2 * (begin + step)
+        if where & mask == 0 or step == 0:
+            # Beyond the table's end its entries are combined anew with those of another place.
+            turn = draws[(where // draws.size * 7919) & mask]
+        how = draws[(where + 1) & mask] ^ turn
+        moves = draw_move(
+            pool, lists, ranks, loads, worst, grid, draws[where & mask] ^ turn, how, move
+        )
+        if moves == 0 or not _has_room(counters, lists, ranks, reserve, moves, move):
+            continue
+        cooled = 1.0 - step / steps
+        limit = now + temperature * cooled * cooled * leaps[(how >> 40) & 0xFF]
+        pairs, tokens = _difference(pool, moves, move)
+        one, other = move[0, SIDE], move[1, SIDE]
+        others = squares - excess[one] * excess[one] - excess[other] * excess[other]
+        # Joins take at most two pieces away for each part that moves.
+        least = weights[PIECE_WEIGHT] * (counters[CUTS] - 2 * moves)
+        least += least_energy(
+            loads, one, other, pairs, tokens, max(others, 0.0), token_weight, weights
+        )
+        if least > limit:
+            continue
+        if apart and (
+            moves == 1 or pool[move[0, PIECE], DOCUMENT] != pool[move[1, PIECE], DOCUMENT]
+        ):
+            least = energy_after(
+                pool, counters, ranks, loads, weights, moves, move, pairs, tokens, token_weight,
+                exchange_us, kept, saved, touched,
+            )  # fmt: skip
+            if least > limit:
+                continue
+        cuts = counters[CUTS]
+        _make(pool, first, counters, ranks, loads, weights, moves, move)
+        then_worst = strain(loads, token_weight, weights, traffic, trial)
+        then = energy(loads, counters[CUTS], weights, traffic, trial)
+        if then > limit:
+            for i in range(moves - 1, -1, -1):
+                move_back(
+                    pool, first, counters,
+                    move[i, PIECE], move[i, PART], move[i, HEAD] != 0, move[i, SIDE],
+                )  # fmt: skip
+            counters[CUTS] = cuts
+            _copy(saved, loads)
+            continue
+        now, worst = then, then_worst
+        excess, trial = trial, excess
+        squares = sum_of_squares(excess)
+        exchange_us = keep(loads, traffic, excess, weights, kept)
+        _copy(loads, saved)
+        for i in range(moves):
+            relist(pool, lists, ranks, move[i, PIECE], move[i, PART], move[i, SIDE])
+        for i in range(moves):
+            join_neighbours(pool, first, counters, lists, ranks, pool[move[i, PIECE], DOCUMENT])
+    return now
 
 
 @jit_as(
@@ -121,59 +199,16 @@ def anneal(
     Returns:
         The energy at the end.
     """
-    saved = np.empty((ranks.shape[0], LOADS))
-    traffic = np.empty(ranks.shape[0])
-    excess = np.empty(ranks.shape[0])
-    trial = np.empty(ranks.shape[0])  # the excess after a move that may not stay
+    count = ranks.shape[0]
+    saved = loads.copy()
+    traffic = np.empty(count)
+    excess = np.empty(count)
+    trial = np.empty(count)  # the excess after a move that may not stay
+    kept = np.empty((count + 1, KEPT))
+    touched = np.empty(count, dtype=np.int64)
     move = np.empty((2, MOVE), dtype=np.int64)
     leaps = 8.0 / np.sqrt(np.sqrt(np.sqrt((np.arange(256) + 0.5) / 256.0))) - 8.0
-    worst = strain(loads, token_weight, weights, traffic, excess)
-    now = energy(loads, counters[CUTS], weights, traffic, excess)
-    squares = sum_of_squares(excess)
-    mask = draws.size - 1
-    turn = 0
-    for step in range(steps):
-        where = 2 * (begin + step)
-        if where & mask == 0 or step == 0:
-            # Beyond the table's end its entries are combined anew with those of another place.
-            turn = draws[(where // draws.size * 7919) & mask]
-        how = draws[(where + 1) & mask] ^ turn
-        moves = draw_move(
-            pool, lists, ranks, loads, worst, grid, draws[where & mask] ^ turn, how, move
-        )
-        if moves == 0 or not _has_room(counters, lists, ranks, reserve, moves, move):
-            continue
-        cooled = 1.0 - step / steps
-        limit = now + temperature * cooled * cooled * leaps[(how >> 40) & 0xFF]
-        pairs, tokens = _difference(pool, moves, move)
-        one, other = move[0, SIDE], move[1, SIDE]
-        others = squares - excess[one] * excess[one] - excess[other] * excess[other]
-        # Joins take at most two pieces away for each part that moves.
-        least = weights[PIECE_WEIGHT] * (counters[CUTS] - 2 * moves)
-        least += least_energy(
-            loads, one, other, pairs, tokens, max(others, 0.0), token_weight, weights
-        )
-        if least > limit:
-            continue
-        _copy(loads, saved)
-        cuts = counters[CUTS]
-        _make(pool, first, counters, ranks, loads, weights, moves, move)
-        then_worst = strain(loads, token_weight, weights, traffic, trial)
-        then = energy(loads, counters[CUTS], weights, traffic, trial)
-        if then > limit:
-            for i in range(moves - 1, -1, -1):
-                move_back(
-                    pool, first, counters,
-                    move[i, PIECE], move[i, PART], move[i, HEAD] != 0, move[i, SIDE],
-                )  # fmt: skip
-            counters[CUTS] = cuts
-            _copy(saved, loads)
-            continue
-        now, worst = then, then_worst
-        excess, trial = trial, excess
-        squares = sum_of_squares(excess)
-        for i in range(moves):
-            relist(pool, lists, ranks, move[i, PIECE], move[i, PART], move[i, SIDE])
-        for i in range(moves):
-            join_neighbours(pool, first, counters, lists, ranks, pool[move[i, PIECE], DOCUMENT])
-    return now
+    return _take_steps(
+        pool, first, counters, lists, ranks, loads, weights, draws, grid, reserve, begin, steps,
+        temperature, token_weight, saved, traffic, excess, trial, kept, touched, move, leaps,
+    )  # fmt: skip

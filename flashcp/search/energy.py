@@ -41,10 +41,10 @@ from flashcp.search.weights import (
     TOKENS,
     TOKENS_SLACK,
 )
-from groundwork.jit import jit
+from groundwork.jit import jit_lean
 
 
-@jit
+@jit_lean
 def rank_excess(pairs: float, tiles: float, weights: Floats) -> float:
     """Return by how much a rank's work exceeds its slack, as a share of the mean; at least 0."""
     excess = max(
@@ -54,7 +54,7 @@ def rank_excess(pairs: float, tiles: float, weights: Floats) -> float:
     return float(max(excess, 0.0))
 
 
-@jit
+@jit_lean
 def rank_traffic(
     sent: float, received: float, tokens: float, token_weight: float, weights: Floats
 ) -> float:
@@ -67,7 +67,7 @@ def rank_traffic(
     return float(max(sent, received) * weights[PER_TRAFFIC])
 
 
-@jit
+@jit_lean
 def sum_of_squares(values: Floats) -> float:
     """Return the sum of squares, added up in order."""
     total = 0.0
@@ -76,13 +76,13 @@ def sum_of_squares(values: Floats) -> float:
     return float(total)
 
 
-@jit
+@jit_lean
 def balance_energy(excess: Floats, weights: Floats) -> float:
     """Return the energy of each rank's excess, [N]."""
     return float(weights[BALANCE_WEIGHT] * np.sqrt(sum_of_squares(excess)))
 
 
-@jit
+@jit_lean
 def traffic_energy(traffic: Floats) -> float:
     """Return the energy of each rank's traffic, [N]."""
     total = 0.0
@@ -92,13 +92,13 @@ def traffic_energy(traffic: Floats) -> float:
     return float(np.sqrt(np.sqrt(total)))
 
 
-@jit
+@jit_lean
 def time_energy(loads: Floats, weights: Floats) -> float:
     """Return the energy of the ranks' times; loads are [N, LOADS]."""
     ranks = loads.shape[0]
     moved = 0.0
     for rank in range(ranks):
-        moved += _eighth_power(max(loads[rank, SENT], loads[rank, RECEIVED]))
+        moved += eighth_power(max(loads[rank, SENT], loads[rank, RECEIVED]))
     exchange_us = 0.0
     if moved > 0.0:
         busiest = np.sqrt(np.sqrt(np.sqrt(moved)))
@@ -109,18 +109,19 @@ def time_energy(loads: Floats, weights: Floats) -> float:
         exposed = max(exchange_us - local, 0.0)
         exposed += max(exchange_us - weights[BACKWARD] * local, 0.0)
         copies = weights[RETURN_US] * loads[rank, SENT] - weights[COPY_US] * loads[rank, RECEIVED]
-        total += _eighth_power((loads[rank, TIME] + copies + exposed) * weights[PER_TIME])
+        total += eighth_power((loads[rank, TIME] + copies + exposed) * weights[PER_TIME])
     return float(weights[TIME_WEIGHT] * np.sqrt(np.sqrt(np.sqrt(total / ranks))))
 
 
-@jit
-def _eighth_power(value: float) -> float:
+@jit_lean
+def eighth_power(value: float) -> float:
+    """Return value^8."""
     value *= value
     value *= value
     return value * value
 
 
-@jit
+@jit_lean
 def strain(
     loads: Floats, token_weight: float, weights: Floats, traffic: Floats, excess: Floats
 ) -> int:
@@ -139,7 +140,7 @@ def strain(
     return worst
 
 
-@jit
+@jit_lean
 def least_energy(
     loads: Floats, one: int, other: int, pairs: float, tokens: int, others: float,
     token_weight: float, weights: Floats,
@@ -170,7 +171,7 @@ def least_energy(
     )
 
 
-@jit
+@jit_lean
 def energy(loads: Floats, cuts: int, weights: Floats, traffic: Floats, excess: Floats) -> float:
     """Return the energy of a placement with these loads and cuts, once `strain` filled the rest."""
     return float(

@@ -109,6 +109,8 @@ def options(
     if limit < np.inf and _attends_longer(limit, rank, start, stop, cp, setting):
         return []
     placed = _Placed(rows, lengths, cp, setting)
+    if min(placed.attends_us) > limit:
+        return []
     found: list[Option] = []
 
     def keep(option: Option) -> Option:
@@ -154,7 +156,8 @@ class _Placed:
         self, rows: "Rows", lengths: "NDArray[np.int32]", cp: int, setting: "Setting"
     ) -> None:
         self.rows, self.lengths, self.cp, self.setting = rows, lengths, cp, setting
-        rank, _, start, stop = columns(rows)
+        self._shards = columns(rows)
+        rank, _, start, stop = self._shards
         splits = np.searchsorted(rank, np.arange(cp + 1)).astype(np.int64)
         k_lens = stop.astype(np.int64)
         q_lens = k_lens - start
@@ -165,30 +168,32 @@ class _Placed:
             self._one.append(attention_us(q_lens, k_lens, splits, causal))
             self._own.append(attention_us(q_lens, q_lens, splits, causal))
         self._prefixes = {1: self._parts(1)}
-        self._least_us = (
+        # In one call, and in two, without the exchange.
+        self.attends_us = (
             float(sum(one.max() for one in self._one)),
             float(np.max(sum(self._own) + sum(self._prefixes[1]) + sum(self._merges))),
         )
 
     def least_us(self, way: _Way, overlap: bool) -> float:
         """Return a time that running it so is not below."""
-        (together, apart), exchange_us = self._least_us, sum(way.times(1))
-        if not overlap:
-            return together + exchange_us
+        together, apart = self.attends_us
         # Parts of an exchange may take less than all at once where its curve is steep somewhere.
-        return apart if way.exchange in LANDING else max(apart, exchange_us)
+        if overlap and way.exchange in LANDING:
+            return apart
+        exchange_us = sum(way.times(1))
+        return max(apart, exchange_us) if overlap else together + exchange_us
 
     def _parts(self, chunks: int) -> "list[Clock]":
         return [prefixes_us(self._segments, d, chunks, self.setting) for d in _DIRECTIONS]
 
     @cached_property
     def _needed(self) -> "tuple[NDArray[np.int64], NDArray[np.int64]]":
-        rank, document, start, stop = columns(self.rows)
+        rank, document, start, stop = self._shards
         return needed_tokens(document, rank, start, stop, self.cp)
 
     @cached_property
     def _held(self) -> Held:
-        rank, document, start, stop = columns(self.rows)
+        rank, document, start, stop = self._shards
         cp = self.cp
         return Held(
             np.bincount(rank, stop - start, cp).astype(np.int64),
@@ -200,7 +205,7 @@ class _Placed:
 
     @cached_property
     def _waiting(self) -> "tuple[NDArray[np.int64], NDArray[np.int64]]":
-        rank, _, start, stop = columns(self.rows)
+        rank, _, start, stop = self._shards
         return waiting_tokens(rank, start, stop, self.cp)
 
     @cached_property
@@ -247,8 +252,8 @@ class _Placed:
             self.setting.model.dtype_bytes, chunks,
         )  # fmt: skip
         copied = self._us(tokens * float(self.setting.model.kv_bytes_per_token))
-        packed, placed, summed, returned = copied
         if not overlap:
+            packed, placed, summed, returned = copied
             arrived = packed.max() + times[0]
             began = float((arrived + placed + self._one[0]).max())
             arrived = (began + self._one[1] + summed).max() + times[1]
@@ -256,14 +261,10 @@ class _Placed:
         if chunks not in self._prefixes:
             self._prefixes[chunks] = self._parts(chunks)
         (own, own_back), (rest, rest_back) = self._own, self._prefixes[chunks]
-        merged, added = self._merges
-        profile = self.setting.profile
-        out = pipeline.forward((own, rest), times[0], chunks, (packed, placed, merged), profile)
-        back = pipeline.backward(
-            (own_back, rest_back), times[1], chunks, (summed, added, returned), profile,
-            float(out.ends.max()),
+        return pipeline.total_us(
+            (own, rest, own_back, rest_back), times, chunks, (copied, *self._merges),
+            self.setting.profile,
         )  # fmt: skip
-        return float(back.ends.max())
 
 
 def _needed(

@@ -26,41 +26,41 @@ from flashcp.search.weights import (
     TIME,
     TOKENS,
 )
-from groundwork.jit import jit, jit_as
+from groundwork.jit import jit_as, jit_lean
 
 Floats = NDArray[np.float64]
 
+_TILE_BITS = TILE.bit_length() - 1
 
-@jit_as("f8(i8, i8)")
+
+@jit_as("f8(i8, i8)", lean=True)
 def pairs_of(start: int, stop: int) -> float:
     """Return the query-key pairs of [start, stop) of a document."""
     return (stop - start) * (start + stop + 1) * 0.5
 
 
-@jit
+@jit_lean
 def tiles_of(start: int, stop: int) -> tuple[float, float]:
     """Return the 128x128 tiles that [start, stop) walks, and its rows of tiles."""
     size = stop - start
-    whole = size // TILE
-    before = (start + TILE - 1) // TILE
-    walked = whole * before + whole * (whole + 1) // 2
+    whole = size >> _TILE_BITS  # by shifts: a division that rounds down has signs to look at
+    before = (start + TILE - 1) >> _TILE_BITS
+    walked = whole * before + (whole * (whole + 1) >> 1)
     if whole * TILE < size:
-        return float(walked + (stop + TILE - 1) // TILE), float(whole + 1)
+        return float(walked + ((stop + TILE - 1) >> _TILE_BITS)), float(whole + 1)
     return float(walked), float(whole)
 
 
-@jit_as("void(f8[:, ::1], i8, i8, i8, f8, f8[::1])")
-def add_piece(
-    loads: Floats, rank: int, start: int, stop: int, sign: float, weights: Floats
-) -> None:
-    """Add (or with sign -1 take away) what one piece costs by itself.
+@jit_lean
+def piece_costs(start: int, stop: int, weights: Floats) -> tuple[float, float, float]:
+    """Return the tiles, the time and the time of own keys alone that one piece costs by itself.
 
     Its own keys are attended to in one call, what precedes it in another whose output is merged and
     whose keys are copied, less those received (`add_exchange`), which land in their place.
     """
     tiles, rows = tiles_of(start, stop)
     own, _ = tiles_of(0, stop - start)
-    before = (start + TILE - 1) // TILE
+    before = (start + TILE - 1) >> _TILE_BITS
     waits = 1.0 if start > 0 else 0.0
     us = (
         weights[TILE_US] * (own + rows * before)
@@ -69,14 +69,23 @@ def add_piece(
         + weights[COPY_US] * start
         + weights[MERGE_US] * waits * (stop - start)
     )
+    return tiles, us, weights[LOCAL_TILE_US] * own + weights[LOCAL_ROW_US] * rows
+
+
+@jit_as("void(f8[:, ::1], i8, i8, i8, f8, f8[::1])", lean=True)
+def add_piece(
+    loads: Floats, rank: int, start: int, stop: int, sign: float, weights: Floats
+) -> None:
+    """Add (or with sign -1 take away) what one piece costs by itself."""
+    tiles, us, local = piece_costs(start, stop, weights)
     loads[rank, TOKENS] += sign * (stop - start)
     loads[rank, PAIRS] += sign * pairs_of(start, stop)
     loads[rank, TILES] += sign * tiles
     loads[rank, TIME] += sign * us
-    loads[rank, LOCAL] += sign * (weights[LOCAL_TILE_US] * own + weights[LOCAL_ROW_US] * rows)
+    loads[rank, LOCAL] += sign * local
 
 
-@jit
+@jit_lean
 def shift_part(
     pool: Ints, loads: Floats, weights: Floats, piece: int, cut: int, head: bool, rank: int
 ) -> None:
@@ -95,7 +104,7 @@ def shift_part(
         add_piece(loads, rank, cut, stop, 1.0, weights)
 
 
-@jit
+@jit_lean
 def add_exchange(
     pool: Ints, first: Ints, counters: Ints, ranks: Ints, document: int, sign: float, loads: Floats
 ) -> None:
@@ -130,7 +139,7 @@ def add_exchange(
             loads[rank, RECEIVED] -= tokens
 
 
-@jit
+@jit_lean
 def account_joins(
     pool: Ints, first: Ints, counters: Ints, document: int, loads: Floats, weights: Floats
 ) -> None:

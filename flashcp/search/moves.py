@@ -22,12 +22,13 @@ Cuts fall on multiples of the grid, a power of two.
 from flashcp.search.loads import Floats
 from flashcp.search.state import NEXT, PREVIOUS, RANK, SIZE, START, STOP, Ints
 from flashcp.search.weights import PAIRS
-from groundwork.jit import jit
+from groundwork.jit import jit_lean
 
 # Columns of a move, int64 [2, MOVE]: each piece, where it is cut (-1: it moves whole), whether the
-# part before the cut moves (0 or 1), the rank it is on and the other goes to, the new piece.
-PIECE, CUT, HEAD, SIDE, PART = range(5)
-MOVE = 5
+# part before the cut moves (0 or 1), the rank it is on and the other goes to, the new piece; and
+# the tokens that move, which whoever weighs the move fills in.
+PIECE, CUT, HEAD, SIDE, PART, LOWER, UPPER = range(7)
+MOVE = 7
 
 # Of 256 draws, below which each kind of move is taken.
 _SWAP, _MOVE, _SLIDE, _SPLIT, _TRADE, _LEVEL = 40, 55, 85, 100, 140, 200
@@ -37,7 +38,7 @@ _TRIES = 8  # pieces looked at for one that has a neighbour
 _UNIT = 0xFFFF  # 16 random bits
 
 
-@jit
+@jit_lean
 def draw_move(
     pool: Ints, lists: Ints, ranks: Ints, loads: Floats, worst: int, grid: int,
     who: int, how: int, move: Ints,
@@ -99,7 +100,7 @@ def draw_move(
     return _level(pool, move, surplus, grid)
 
 
-@jit
+@jit_lean
 def _slide(
     pool: Ints, lists: Ints, ranks: Ints, grid: int, paid: bool,
     back: int, scale: int, chance: int, move: Ints,
@@ -137,7 +138,7 @@ def _slide(
     return 2 if move[0, CUT] >= 0 else 0
 
 
-@jit
+@jit_lean
 def _trade(pool: Ints, move: Ints, grid: int) -> int:
     """Cut the larger of two pieces so that about equal tokens change places."""
     size = pool[move[0, PIECE], STOP] - pool[move[0, PIECE], START]
@@ -147,7 +148,7 @@ def _trade(pool: Ints, move: Ints, grid: int) -> int:
     return 2
 
 
-@jit
+@jit_lean
 def _deepest(pool: Ints, listed: Ints, size: int, bits: int) -> int:
     """Return the piece that ends deepest of half as many draws as a rank has pieces."""
     best = -1
@@ -159,7 +160,7 @@ def _deepest(pool: Ints, listed: Ints, size: int, bits: int) -> int:
     return best
 
 
-@jit
+@jit_lean
 def _level(pool: Ints, move: Ints, surplus: float, grid: int) -> int:
     """Cut both pieces so that their ends' places make up for the first rank's surplus of pairs."""
     first, second = move[0, PIECE], move[1, PIECE]
@@ -188,14 +189,14 @@ def _level(pool: Ints, move: Ints, surplus: float, grid: int) -> int:
     return 2
 
 
-@jit
+@jit_lean
 def _amount(pool: Ints, piece: int, scale: int, chance: int) -> int:
     """Return up to all of a piece's tokens, or up to a quarter, a 16th or a 64th, as often."""
     size = pool[piece, STOP] - pool[piece, START]
     return int(((chance + 1) * size) >> (16 + 2 * (scale & 3)))
 
 
-@jit
+@jit_lean
 def _cut(pool: Ints, piece: int, tokens: int, head: int, grid: int) -> int:
     """Return where to cut a piece so that its head or tail has about `tokens`, at least one grid.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from groundwork.jit import jit
+from groundwork.jit import jit, jit_lean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -58,7 +58,12 @@ def _pair_tokens(rows: "NDArray[np.int64]", cp: int) -> "NDArray[np.int64]":
 
 
 def gather_on_nodes(
-    rows: "Rows", cp: int, ranks_per_node: int, *, two_level: bool = False
+    rows: "Rows",
+    cp: int,
+    ranks_per_node: int,
+    *,
+    two_level: bool = False,
+    seat: "NDArray[np.int64] | None" = None,
 ) -> "Rows":
     """Renumber the ranks of a placement so that less crosses nodes.
 
@@ -67,12 +72,32 @@ def gather_on_nodes(
         cp: CP degree.
         ranks_per_node: ranks r with the same r // ranks_per_node share a node; divides `cp`.
         two_level: count a token once for each node that it crosses to.
+        seat: from `pairwise_seats`; None makes them.
 
     Returns:
         Canonical shards of which no more cross nodes.
     """
     if ranks_per_node in (1, cp):
         return rows
+    seat = pairwise_seats(rows, cp, ranks_per_node) if seat is None else seat.copy()
+    if two_level:
+        ordered = rows[np.lexsort((rows[:, 2], rows[:, 1]))].astype(np.int64)
+        as_given = np.arange(cp)  # may be the better one by this count
+        if crossing_tokens(ordered, as_given, ranks_per_node) < crossing_tokens(
+            ordered, seat, ranks_per_node
+        ):
+            seat = as_given
+        _seat_for_two_levels(ordered, seat, ranks_per_node, _MOST_VISITS)
+    moved = rows.copy()
+    moved[:, 0] = seat[rows[:, 0]]
+    return moved[np.lexsort((moved[:, 2], moved[:, 1], moved[:, 0]))]
+
+
+def pairwise_seats(rows: "Rows", cp: int, ranks_per_node: int) -> "NDArray[np.int64]":
+    """Return where each rank goes by what an exchange in one level crosses nodes with, [cp].
+
+    Arguments as of `gather_on_nodes`.
+    """
     both = pair_tokens(rows, cp)
     both = (both + both.T).astype(np.float64)  # whole numbers still, but multiplied faster
     seat = np.arange(cp)  # where each rank goes
@@ -87,17 +112,7 @@ def gather_on_nodes(
         if gain[one, other] <= 0:
             break
         seat[one], seat[other] = seat[other], seat[one]
-    if two_level:
-        ordered = rows[np.lexsort((rows[:, 2], rows[:, 1]))].astype(np.int64)
-        as_given = np.arange(cp)  # may be the better one by this count
-        if crossing_tokens(ordered, as_given, ranks_per_node) < crossing_tokens(
-            ordered, seat, ranks_per_node
-        ):
-            seat = as_given
-        _seat_for_two_levels(ordered, seat, ranks_per_node, _MOST_VISITS)
-    moved = rows.copy()
-    moved[:, 0] = seat[rows[:, 0]]
-    return moved[np.lexsort((moved[:, 2], moved[:, 1], moved[:, 0]))]
+    return seat
 
 
 @jit
@@ -136,7 +151,7 @@ def _cut_documents(rows: "NDArray[np.int64]") -> "tuple[NDArray[np.int64], NDArr
     return firsts[:cut], lasts[:cut]
 
 
-@jit
+@jit_lean
 def _crossing_of(
     rows: "NDArray[np.int64]",
     first: int,

@@ -11,7 +11,9 @@ tile more.
 import numpy as np
 
 from flashcp.search.energy import energy, strain
-from flashcp.search.loads import Floats, account_joins, add_exchange, add_piece
+from flashcp.search.foresight import KEPT, are_apart, energy_after, keep
+from flashcp.search.loads import Floats, account_joins, add_exchange, add_piece, pairs_of
+from flashcp.search.moves import LOWER, MOVE, PIECE, SIDE, UPPER
 from flashcp.search.state import (
     CUTS,
     DOCUMENT,
@@ -27,7 +29,7 @@ from flashcp.search.state import (
     relist,
 )
 from flashcp.search.weights import TOKENS
-from groundwork.jit import jit, jit_as
+from groundwork.jit import jit, jit_as, jit_lean
 
 _TOKEN_WEIGHT = 2.0  # of what later steps of the repair will move
 CUTS_A_RANK = 12  # most pieces that the repair adds, a rank
@@ -56,7 +58,7 @@ def _targets(loads: Floats) -> Ints:
     return targets
 
 
-@jit
+@jit_lean
 def _range(start: int, stop: int, amount: int, grid: int, way: int) -> tuple[int, int]:
     """Return which tokens of [start, stop) to move, none or at most `amount`, in one of three ways.
 
@@ -76,8 +78,7 @@ def _range(start: int, stop: int, amount: int, grid: int, way: int) -> tuple[int
 
 
 @jit_as(
-    "UniTuple(i8, 2)(i8[:, ::1], i8[::1], i8[::1], i8[:, ::1], i8, i8, i8, i8, f8[:, ::1], f8[::1])"
-)
+    "UniTuple(i8, 2)(i8[:, ::1], i8[::1], i8[::1], i8[:, ::1], i8, i8, i8, i8, f8[:, ::1], f8[::1])", lean=True)
 def _take(
     pool: Ints, first: Ints, counters: Ints, ranks: Ints,
     piece: int, lower: int, upper: int, taker: int, loads: Floats, weights: Floats,
@@ -108,16 +109,25 @@ def _take(
 
 @jit_as(
     "UniTuple(i8, 3)(i8[:, ::1], i8[::1], i8[::1], i8[:, ::1], i8[:, ::1], "
-    "f8[:, ::1], f8[::1], i8, i8, i8, i8)"
+    "f8[:, ::1], f8[::1], i8, i8, i8, i8, b1)"
 )
 def _choose(
     pool: Ints, first: Ints, counters: Ints, lists: Ints, ranks: Ints,
-    loads: Floats, weights: Floats, grid: int, giver: int, taker: int, amount: int,
+    loads: Floats, weights: Floats, grid: int, giver: int, taker: int, amount: int, apart: bool,
 ) -> tuple[int, int, int]:  # fmt: skip
-    """Return the piece of `giver` and the range of it that leave the lowest energy with `taker`."""
+    """Return the piece of `giver` and the range of it that leave the lowest energy with `taker`.
+
+    What is foreseen to leave more than the best so far is not tried (`flashcp.search.foresight`).
+    """
     traffic = np.empty(loads.shape[0])
     excess = np.empty(loads.shape[0])
     saved = loads.copy()
+    kept = np.empty((loads.shape[0] + 1, KEPT))
+    touched = np.empty(loads.shape[0], dtype=np.int64)
+    move = np.empty((2, MOVE), dtype=np.int64)
+    move[0, SIDE], move[1, SIDE] = giver, taker
+    strain(loads, _TOKEN_WEIGHT, weights, traffic, excess)
+    exchange_us = keep(loads, traffic, excess, weights, kept)
     cuts = counters[CUTS]
     best = -1
     best_lower, best_upper = 0, 0
@@ -128,6 +138,14 @@ def _choose(
             lower, upper = _range(pool[piece, START], pool[piece, STOP], amount, grid, way)
             if upper <= lower:
                 continue
+            if apart and best >= 0:
+                move[0, PIECE], move[0, LOWER], move[0, UPPER] = piece, lower, upper
+                bound = energy_after(
+                    pool, counters, ranks, loads, weights, 1, move, pairs_of(lower, upper),
+                    upper - lower, _TOKEN_WEIGHT, exchange_us, kept, saved, touched,
+                )  # fmt: skip
+                if bound >= least:
+                    continue
             beyond, part = _take(
                 pool, first, counters, ranks, piece, lower, upper, taker, loads, weights
             )
@@ -165,6 +183,7 @@ def repair(
         grid: cuts are at multiples of so many tokens where that is possible.
     """
     targets = _targets(loads)
+    apart = are_apart(pool, first)
     while True:
         giver = 0
         taker = 0
@@ -182,7 +201,7 @@ def repair(
             grown[:, : lists.shape[1]] = lists
             lists = grown
         piece, lower, upper = _choose(
-            pool, first, counters, lists, ranks, loads, weights, grid, giver, taker, amount
+            pool, first, counters, lists, ranks, loads, weights, grid, giver, taker, amount, apart
         )
         document = pool[piece, DOCUMENT]
         beyond, part = _take(

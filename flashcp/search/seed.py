@@ -11,20 +11,20 @@ import numpy as np
 from flashcp.search.loads import Floats, add_exchange, add_piece, pairs_of
 from flashcp.search.state import Ints, append_piece, list_pieces, new_pool
 from flashcp.search.weights import LOADS, MEAN_PAIRS, MEAN_TOKENS, PAIRS, TOKENS
-from groundwork.jit import jit, jit_as
+from groundwork.jit import jit_as, jit_lean
 
 # A document of this much more than so many ranks' worth is not cut once more for that.
 _LENIENCE = 0.05
 
 
-@jit
+@jit_lean
 def _add_range(loads: Floats, rank: int, start: int, stop: int, weights: Floats) -> None:
     """Add a piece that may be empty."""
     if stop > start:
         add_piece(loads, rank, start, stop, 1.0, weights)
 
 
-@jit_as("void(i8, i8, i8, b1, i8[::1])")
+@jit_as("void(i8, i8, i8, b1, i8[::1])", lean=True)
 def _cut_giant(length: int, parts: int, grid: int, folded: bool, edges: Ints) -> None:
     """Write the edges of a document's 2 * parts ranges, heads then tails, some of them empty.
 
@@ -51,7 +51,7 @@ def _cut_giant(length: int, parts: int, grid: int, folded: bool, edges: Ints) ->
         edges[2 * parts - k - 1] = min(max(start, edges[parts]), stop)
 
 
-@jit
+@jit_lean
 def _emptiest(
     loads: Floats, edges: Ints, head: int, tail: int, taken: Ints, weights: Floats
 ) -> int:

@@ -17,7 +17,7 @@ The arrays, for D documents, N ranks and a pool of P pieces; functions take thos
 import numpy as np
 from numpy.typing import NDArray
 
-from groundwork.jit import jit, jit_as
+from groundwork.jit import jit, jit_as, jit_lean
 
 # Columns of the pool. The last two are stacks of their own beside the pieces.
 DOCUMENT, RANK, START, STOP, NEXT, PREVIOUS, SLOT, UNUSED, ORDER = range(9)
@@ -47,7 +47,7 @@ def new_pool(documents: int, pieces: int) -> tuple[Ints, Ints, Ints]:
     return pool, first, counters
 
 
-@jit
+@jit_lean
 def append_piece(
     pool: Ints, first: Ints, counters: Ints, document: int, rank: int, start: int, stop: int
 ) -> None:
@@ -70,7 +70,7 @@ def append_piece(
     pool[piece, PREVIOUS] = before
 
 
-@jit
+@jit_lean
 def enlist(pool: Ints, lists: Ints, ranks: Ints, piece: int) -> None:
     """Enter a piece in its rank's list."""
     rank = pool[piece, RANK]
@@ -79,7 +79,7 @@ def enlist(pool: Ints, lists: Ints, ranks: Ints, piece: int) -> None:
     ranks[rank, SIZE] += 1
 
 
-@jit_as("void(i8[:, ::1], i8[:, ::1], i8[:, ::1], i8, i8)")
+@jit_as("void(i8[:, ::1], i8[:, ::1], i8[:, ::1], i8, i8)", lean=True)
 def delist(pool: Ints, lists: Ints, ranks: Ints, piece: int, rank: int) -> None:
     """Take a piece out of `rank`'s list; the list's last takes its slot."""
     ranks[rank, SIZE] -= 1
@@ -108,7 +108,7 @@ def list_pieces(pool: Ints, first: Ints, cp: int) -> tuple[Ints, Ints]:
     return lists, ranks
 
 
-@jit_as("i8(i8[:, ::1], i8[::1], i8[::1], i8, i8, b1, i8)")
+@jit_as("i8(i8[:, ::1], i8[::1], i8[::1], i8, i8, b1, i8)", lean=True)
 def move_part(
     pool: Ints, first: Ints, counters: Ints, piece: int, cut: int, head: bool, rank: int
 ) -> int:
@@ -155,7 +155,7 @@ def move_part(
     return int(part)
 
 
-@jit_as("void(i8[:, ::1], i8[::1], i8[::1], i8, i8, b1, i8)")
+@jit_as("void(i8[:, ::1], i8[::1], i8[::1], i8, i8, b1, i8)", lean=True)
 def move_back(
     pool: Ints, first: Ints, counters: Ints, piece: int, part: int, head: bool, rank: int
 ) -> None:
@@ -179,7 +179,7 @@ def move_back(
     counters[CUTS] -= 1
 
 
-@jit_as("void(i8[:, ::1], i8[:, ::1], i8[:, ::1], i8, i8, i8)")
+@jit_as("void(i8[:, ::1], i8[:, ::1], i8[:, ::1], i8, i8, i8)", lean=True)
 def relist(pool: Ints, lists: Ints, ranks: Ints, piece: int, part: int, rank: int) -> None:
     """Bring the lists in step with a `move_part` that took from `rank` and returned `part`."""
     if part < 0:
@@ -189,7 +189,7 @@ def relist(pool: Ints, lists: Ints, ranks: Ints, piece: int, part: int, rank: in
         enlist(pool, lists, ranks, part)
 
 
-@jit
+@jit_lean
 def join_neighbours(
     pool: Ints, first: Ints, counters: Ints, lists: Ints, ranks: Ints, document: int
 ) -> None:
@@ -213,7 +213,7 @@ def join_neighbours(
         counters[FREE] += 1
 
 
-@jit
+@jit_lean
 def copy_rows(pool: Ints, first: Ints, rows: NDArray[np.int32]) -> int:
     """Write every piece as (rank, document, start, stop), in document order; returns how many."""
     count = 0

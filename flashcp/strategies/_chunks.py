@@ -10,7 +10,7 @@ every length and every N.
 from groundwork.jit import jit_as
 
 
-@jit_as("i8(i8, i8, i8, i8)")
+@jit_as("i8(i8, i8, i8, i8)", lean=True)
 def chunk_start(length: int, chunks: int, carry: int, chunk: int) -> int:
     """Return where `chunk` starts; `chunk_start(..., chunks)` is `length`.
 

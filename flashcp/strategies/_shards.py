@@ -40,7 +40,7 @@ def canonical(rows: Rows) -> Rows:
     return joined
 
 
-@jit_as("i8(i4[:,::1], i8, i8, i8, i8, i8)")
+@jit_as("i8(i4[:,::1], i8, i8, i8, i8, i8)", lean=True)
 def append(rows: Rows, count: int, rank: int, document: int, start: int, stop: int) -> int:
     """Write one shard at `count` unless it is empty or continues the last one.
 

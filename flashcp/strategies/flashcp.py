@@ -30,13 +30,13 @@ from groundwork.jit import jit, jit_as
 TARGET_IMBALANCE = 1.04
 
 
-@jit_as("i8(i8, i8)")
+@jit_as("i8(i8, i8)", lean=True)
 def work_of(start: int, stop: int) -> int:
     """Return the query-key pairs of the shard [start, stop) of a document."""
     return (stop - start) * (start + stop + 1) // 2
 
 
-@jit_as("Tuple((i8, b1))(i4[:,::1], i8[::1], i8, i8, i8, i8, f8, i8)")
+@jit_as("Tuple((i8, b1))(i4[:,::1], i8[::1], i8, i8, i8, i8, f8, i8)", lean=True)
 def _cheapest_cut(
     rows: Rows,
     following: NDArray[np.int64],
@@ -65,7 +65,7 @@ def _cheapest_cut(
     return best, best_head
 
 
-@jit_as("i8(i4[:,::1], i8[::1], i8, i8)")
+@jit_as("i8(i4[:,::1], i8[::1], i8, i8)", lean=True)
 def _longest_that_fits(rows: Rows, following: NDArray[np.int64], first: int, amount: int) -> int:
     """Return the longest shard of at most `amount` tokens from `first` on; -1 if none is."""
     best = -1
@@ -79,7 +79,7 @@ def _longest_that_fits(rows: Rows, following: NDArray[np.int64], first: int, amo
     return best
 
 
-@jit_as("void(i8[::1], i8[::1], i8, i8, i8)")
+@jit_as("void(i8[::1], i8[::1], i8, i8, i8)", lean=True)
 def _hand_over(
     first: NDArray[np.int64], following: NDArray[np.int64], shard: int, giver: int, taker: int
 ) -> None:
