@@ -6,7 +6,7 @@ the loads that it changes are worked out: of the two ranks from the pieces that 
 are joined to, of the ranks that exchange a document from those of its pieces whose last holder
 changes. Sums over ranks that the move leaves alone are kept from the placement before. It is the
 energy but for rounding; less a billionth it is a bound, so a move that it rules out would surely
-have been taken back, and plans stay as they are, bit by bit. Annealing takes {RATIO} of the time.
+have been taken back, and plans stay as they are, bit by bit (docs/research/auto.md).
 """
 
 import numpy as np

@@ -78,7 +78,10 @@ def _range(start: int, stop: int, amount: int, grid: int, way: int) -> tuple[int
 
 
 @jit_as(
-    "UniTuple(i8, 2)(i8[:, ::1], i8[::1], i8[::1], i8[:, ::1], i8, i8, i8, i8, f8[:, ::1], f8[::1])", lean=True)
+    "UniTuple(i8, 2)(i8[:, ::1], i8[::1], i8[::1], i8[:, ::1], i8, i8, i8, i8, f8[:, ::1],"
+    "f8[::1])",
+    lean=True,
+)
 def _take(
     pool: Ints, first: Ints, counters: Ints, ranks: Ints,
     piece: int, lower: int, upper: int, taker: int, loads: Floats, weights: Floats,
