@@ -78,8 +78,7 @@ def _range(start: int, stop: int, amount: int, grid: int, way: int) -> tuple[int
 
 
 @jit_as(
-    "UniTuple(i8, 2)(i8[:, ::1], i8[::1], i8[::1], i8[:, ::1], i8, i8, i8, i8, f8[:, ::1],"
-    "f8[::1])",
+    "UniTuple(i8, 2)(i8[:, ::1], i8[::1], i8[::1], i8[:, ::1], i8, i8, i8, i8, f8[:, ::1],f8[::1])",
     lean=True,
 )
 def _take(
