@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 # Without a paged cache flash-attn-2, and torch's copy of it, take larger tiles than `KERNELS` has.
 # Read from its source; that they fit better, nobody has measured yet.
 _FLASH_ATTENTION_2 = KernelTraits(
-    {64: (128, 128), 128: (128, 64)}, packs_gqa=False, splits_keys=False
+    {64: (128, 128), 128: (128, 64)}, packs_gqa=False, splits_keys=False, empty_blocks=True
 )
 _TRAINING_TRAITS = {
     CPU_KERNEL: KERNELS[CPU_KERNEL],
