@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -83,9 +83,13 @@ class Coefficients:
     """Time of a megabyte of K and V that the engine's KV-cache write moves beyond it."""
     cache_write_us: float
     """The KV-cache write itself: per 1,000 tokens of 512 or more elements each."""
+    empty_tile_us: float = 0.0
+    """Time that one SM loses to a block beyond its segment's end; 0 where none is started."""
 
 
 COEFFICIENTS = tuple(field.name for field in fields(Coefficients))
+# Files without these have them as 0, and as 0 they are not written.
+_OPTIONAL = ("empty_tile_us",)
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,11 @@ class AttentionFit:
             "tile_q": self.tile_q,
             "tile_k": self.tile_k,
             "source": self.source.label,
-            "coefficients": {name: getattr(self.coefficients, name) for name in COEFFICIENTS},
+            "coefficients": {
+                name: value
+                for name, value in asdict(self.coefficients).items()
+                if value or name not in _OPTIONAL
+            },
             "sampled": None if self.sampled is None else self.sampled.to_json(),
         }
         if self.cpu_rows is not None:
@@ -144,7 +152,11 @@ class AttentionFit:
             tile_q=document.whole("tile_q", least=1, most=4096),
             tile_k=document.whole("tile_k", least=1, most=4096),
             coefficients=Coefficients(
-                **{name: numbers.number(name, most=1e9) for name in COEFFICIENTS}
+                **{
+                    name: numbers.number(name, most=1e9)
+                    for name in COEFFICIENTS
+                    if name in numbers.document or name not in _OPTIONAL
+                }
             ),
             source=document.source(),
             sampled=None if sampled is None else Sampled.from_json(document.part("sampled")),
@@ -281,6 +293,7 @@ class AttentionModel:
         result[kernel.THROTTLE_AFTER_US] = c.throttle_after_us
         result[kernel.L2_MB] = c.l2_mb
         result[kernel.ROW_SPILL_US] = c.row_spill_us_per_mb
+        result[kernel.EMPTY_TILE_US] = c.empty_tile_us
         if cache_write and forward:
             share = cache_write_share(kv_heads, head_dim)
             result[kernel.CACHE_WRITE_US] = c.cache_write_us * share / 1e3

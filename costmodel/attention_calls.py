@@ -29,11 +29,14 @@ class KernelTraits:
         tiles: rows of a query tile and keys of a key tile, by head size.
         packs_gqa: whether the query heads of a KV head share a query tile in the forward.
         splits_keys: whether few long query tiles are split along the keys.
+        empty_blocks: whether backward starts a block for every key tile of the longest segment in
+            every segment, so that those beyond a segment's end are to be fitted.
     """
 
     tiles: dict[int, tuple[int, int]]
     packs_gqa: bool
     splits_keys: bool
+    empty_blocks: bool = False
 
     def tile(self, head_dim: int) -> tuple[int, int]:
         """Return the tile of the listed head size that is nearest."""

@@ -5,12 +5,13 @@ under the causal mask (a shard of `q_len` tokens whose prefix is `k_len - q_len`
 the queries into tiles (with all query heads of a KV head packed into one tile where the kernel
 packs GQA heads) and walks each query tile over its key tiles. Per segment, in closed form:
 
-    query tiles, key tiles walked, query tokens; key tiles of the longest query tile
+    query tiles, key tiles walked, query tokens, 1; key tiles of the longest query tile, query tiles
 
 These are whole numbers below 2^53, so sums over segments are exact in float64 and do not depend on
 the order of the segments; a search may add and remove segments one at a time. The call's time is
 
-    work     = kv_tile_us * key tiles walked / SMs
+    empty    = segments * tiles of the segment that has most - tiles of all
+    work     = (kv_tile_us * key tiles walked + empty_tile_us * empty) / SMs
     critical = kv_tile_us * longest, shortened where the kernel splits keys over idle SMs
     attend   = max(work + tail * critical, critical_scale * critical)
     busy     = attend + query_tile_us * ceil(query tiles / SMs)
@@ -24,6 +25,12 @@ cuts queries into blocks of 32, 64 or 256 rows by their number and keys into blo
 last one cut short. There is no partial tile, so walked tiles are counted in query-key pairs, plus
 what a block of queries (`BLOCK_ROWS`) and a segment (`SEGMENT_ROWS`) cost for each key, in rows;
 `owned` counts operators, each of which costs as much as `OPERATOR_HEADS` further heads.
+
+Kernels that start a block for every tile of the longest segment in every segment, as that of
+FlashAttention-2 does, have blocks that find nothing to do, `empty`: on an H200 its backward took
+0.9 us of an SM for each of 128 keys. As long as one costs no more than a tile walked (there: 8 us),
+a longer segment, which fills some, makes no call faster. But one call may take longer than two that
+share out its segments, or their keys, by length.
 
 `tail` is what the last, longest tiles stick out beyond the average (Graham's bound has 1 there);
 `throttle` is the clock that drops under a long load. Every term rises with the work, so the time
@@ -73,9 +80,10 @@ BLOCKED = 25  # 1 for torch's kernel for CPUs
 BLOCK_ROWS = 26  # rows of queries that take as long as a block's own cost a key
 SEGMENT_ROWS = 27  # the same of a segment
 OPERATOR_HEADS = 28  # heads that take as long as starting an operator
-PARAMETERS = 29
+EMPTY_TILE_US = 29  # of a block beyond its segment's end; 0 where none is started
+PARAMETERS = 30
 
-FEATURES = 5
+FEATURES = 6
 
 # FlashAttention-3 prepares to split keys when the query tiles of the longest sequence alone fill
 # less than this share of the SMs and it has more key tiles than this ...
@@ -136,7 +144,7 @@ def _sum_of_ceilings(count: int, step: int, start: int, divisor: int) -> int:
 @jit_lean
 def segment_features(
     q_len: int, k_len: int, parameters: NDArray[np.float64]
-) -> tuple[float, float, float, float, float]:
+) -> tuple[float, float, float, float, float, float]:
     """Return what one segment adds to a call: whole numbers, as floats.
 
     Args:
@@ -146,10 +154,11 @@ def segment_features(
 
     Returns:
         To be summed over segments: tiles that blocks own, tiles walked (both of one head), query
-        tokens. To be combined by maximum: tiles that the longest block walks, tiles owned.
+        tokens. To be combined by maximum: tiles that the longest block walks, tiles owned. To be
+        summed: the segment itself, 1.
     """
     if q_len <= 0 or k_len <= 0:
-        return 0.0, 0.0, 0.0, 0.0, 0.0
+        return 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     if parameters[BLOCKED] != 0.0:
         return _blocked_features(q_len, k_len, parameters)
     packed = int(parameters[PACKED])
@@ -168,13 +177,13 @@ def segment_features(
     owned, longest = query_tiles, key_tiles
     if parameters[KEY_OUTER] != 0.0:
         owned, longest = key_tiles, query_tiles
-    return float(owned), float(walked), float(q_len), float(longest), float(owned)
+    return float(owned), float(walked), float(q_len), float(longest), float(owned), 1.0
 
 
 @jit_lean
 def _blocked_features(
     q_len: int, k_len: int, parameters: NDArray[np.float64]
-) -> tuple[float, float, float, float, float]:
+) -> tuple[float, float, float, float, float, float]:
     """Return the features of a segment on a CPU; walked in query-key pairs."""
     rows = _FEW_ROWS
     if q_len >= _MOST_FROM:
@@ -198,7 +207,7 @@ def _blocked_features(
             keys = min(_ceil_div(stop, _BLOCK_KEYS) * _BLOCK_KEYS, q_len)
             walked += (stop - i * rows + own) * keys
     # One operator runs after another, so none is the longest that others wait for.
-    return float(operators), float(walked), float(q_len * passes), 0.0, float(operators)
+    return float(operators), float(walked), float(q_len * passes), 0.0, float(operators), 1.0
 
 
 @jit_lean
@@ -208,6 +217,7 @@ def combine(
     query_tokens: float,
     longest: float,
     most_owned: float,
+    segments: float,
     parameters: NDArray[np.float64],
 ) -> float:
     """Return the microseconds of one call over segments with these summed and largest features.
@@ -218,6 +228,7 @@ def combine(
         query_tokens: query tokens, summed.
         longest: tiles that the longest block walks, the maximum.
         most_owned: tiles owned, the maximum over segments.
+        segments: how many there are.
         parameters: of the call.
     """
     if owned <= 0.0:
@@ -227,6 +238,8 @@ def combine(
     if parameters[BLOCKED] != 0.0:
         walked /= parameters[TILE_Q] * parameters[TILE_K]
     work = tile_us * walked * heads / sms
+    # Beside the tiles: the blocks that walk take turns with them on the SMs.
+    work += parameters[EMPTY_TILE_US] * (segments * most_owned - owned) * heads / sms
     critical = tile_us * longest
     busy = 0.0
     if (
@@ -274,15 +287,16 @@ def attention_us(
     calls = len(splits) - 1
     times = np.zeros(calls, np.float64)
     for call in range(calls):
-        owned, walked, tokens, longest, most = 0.0, 0.0, 0.0, 0.0, 0.0
+        owned, walked, tokens, longest, most, segments = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
         for i in range(splits[call], splits[call + 1]):
-            a, b, c, d, e = segment_features(q_lens[i], k_lens[i], parameters)
+            a, b, c, d, e, f = segment_features(q_lens[i], k_lens[i], parameters)
             owned += a
             walked += b
             tokens += c
             longest = max(longest, d)
             most = max(most, e)
-        times[call] = combine(owned, walked, tokens, longest, most, parameters)
+            segments += f
+        times[call] = combine(owned, walked, tokens, longest, most, segments, parameters)
     return times
 
 

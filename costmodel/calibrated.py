@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 # Without a paged cache flash-attn-2, and torch's copy of it, take larger tiles than `KERNELS` has.
 # Read from its source; that they fit better, nobody has measured yet.
 _FLASH_ATTENTION_2 = KernelTraits(
-    {64: (128, 128), 128: (128, 64)}, packs_gqa=False, splits_keys=False
+    {64: (128, 128), 128: (128, 64)}, packs_gqa=False, splits_keys=False, empty_blocks=True
 )
 _TRAINING_TRAITS = {
     CPU_KERNEL: KERNELS[CPU_KERNEL],
@@ -164,7 +164,9 @@ def of(points: Sequence[Point], kind: type) -> list:  # type: ignore[type-arg]
     return [point for point in points if isinstance(point, kind)]
 
 
-def fit_points(points: Sequence[AttentionPoint], kernel: str, units: int) -> AttentionModel:
+def fit_points(
+    points: Sequence[AttentionPoint], kernel: str, units: int, traits: KernelTraits | None = None
+) -> AttentionModel:
     """Fit attention points; a kernel that is not known is taken for one like flash-attn-2.
 
     The robust fit weighs slow calls down, but those that alone tell of a coefficient still pull at
@@ -175,6 +177,7 @@ def fit_points(points: Sequence[AttentionPoint], kernel: str, units: int) -> Att
         points: with forward ones among them.
         kernel: name of the kernel.
         units: streaming multiprocessors or threads.
+        traits: of the kernel, where they are to be others than its own.
     """
 
     def fitted(calls: list[MeasuredCall]) -> AttentionModel:
@@ -182,7 +185,7 @@ def fit_points(points: Sequence[AttentionPoint], kernel: str, units: int) -> Att
             calls,
             kernel_name=kernel,
             sms=units,
-            traits=traits_of(kernel),
+            traits=traits or traits_of(kernel),
             prior=cpu_prior(units) if kernel == CPU_KERNEL else None,
         )
         # Backward may be missing where a calibration was told to measure forward alone.

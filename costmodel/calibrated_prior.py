@@ -44,6 +44,7 @@ def _fit(direction: Direction, *, kv_tile_us: float, query_tile_us: float) -> At
         "critical_scale": 1.0,
         "throttle_after_us": 1e9,
         "l2_mb": 1e6,
+        "empty_tile_us": 0.0,
     }
     tile_q, tile_k = KERNELS[CPU_KERNEL].tile(_HEAD_DIM)
     return AttentionFit(

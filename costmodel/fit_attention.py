@@ -60,6 +60,7 @@ _PRIOR = Coefficients(
     row_spill_us_per_mb=0.06,
     cache_spill_us_per_mb=0.3,
     cache_write_us=3.6,
+    empty_tile_us=0.5,
 )
 # How far a coefficient may lie from the prior: standard deviations of its logarithm.
 _PRIOR_SPREAD = Coefficients(
@@ -78,7 +79,10 @@ _PRIOR_SPREAD = Coefficients(
     row_spill_us_per_mb=0.5,
     cache_spill_us_per_mb=0.7,
     cache_write_us=1.0,
+    empty_tile_us=0.7,
 )
+# What every fit finds; `empty_tile_us` only those of a kernel that starts empty blocks.
+_ALWAYS = tuple(name for name in COEFFICIENTS if name != "empty_tile_us")
 # Rows of a block and of a segment that are tried for a kernel for CPUs, and the error from which a
 # call tells between them no more the larger it is.
 _CPU_ROWS = tuple((block, segment) for block in (2, 5, 10, 18) for segment in (0, 8, 20))
@@ -206,6 +210,7 @@ def shuffled(count: int, seed: int) -> NDArray[np.int64]:
 class _Problem:
     """The calls of one fit, reduced to what does not depend on the coefficients."""
 
+    names: tuple[str, ...]  # of the coefficients that are fitted; the others are 0
     features: NDArray[np.float64]  # [calls, FEATURES]
     unit: NDArray[np.float64]  # [calls, PARAMETERS] with every coefficient 1
     penalised: NDArray[np.bool_]  # [calls] whether the pack penalty applies
@@ -213,10 +218,10 @@ class _Problem:
 
     def predict(self, logs: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the logarithm of each call's time for the coefficients' logarithms."""
-        c = dict(zip(COEFFICIENTS, np.exp(logs), strict=True))
+        c = dict(zip(self.names, np.exp(logs), strict=True))
         rows = self.unit.copy()
         for name, position in _POSITIONS.items():
-            rows[:, position] *= c[name]
+            rows[:, position] *= c.get(name, 0.0)
         for position in (kernel.KV_TILE_US, kernel.QUERY_ROW_US):
             rows[self.penalised, position] *= (1 + c["pack_penalty"]) / 2
         return np.log(_combine_many(self.features, rows))
@@ -238,6 +243,7 @@ _POSITIONS = {
     "row_spill_us_per_mb": kernel.ROW_SPILL_US,
     "cache_spill_us_per_mb": kernel.CACHE_SPILL_US,
     "cache_write_us": kernel.CACHE_WRITE_US,
+    "empty_tile_us": kernel.EMPTY_TILE_US,
 }
 _UNIT = Coefficients(*(1.0 for _ in COEFFICIENTS))
 
@@ -248,29 +254,36 @@ def _fit_one(
     head_dim = calls[0].head_dim
     direction: Direction = "forward" if calls[0].direction == "forward" else "backward"
     tile_q, tile_k = traits.tile(head_dim)
+    names = COEFFICIENTS if traits.empty_blocks and direction == "backward" else _ALWAYS
     best, least = None, np.inf
     for rows in _CPU_ROWS if name == CPU_KERNEL else (None,):
         blank = AttentionFit(
             direction, head_dim, tile_q, tile_k, _UNIT, Source.MEASURED, None, rows
         )
-        problem = _problem(calls, blank, name, traits, sms)
-        logs = _solve(problem, _logs(prior), _logs(_PRIOR_SPREAD, log=False))
+        problem = _problem(calls, blank, names, name, traits, sms)
+        logs = _solve(problem, _logs(prior, names), _values(_PRIOR_SPREAD, names))
         errors = problem.predict(logs) - problem.log_us
         cost = float(np.log1p((errors / _TELLING) ** 2).sum())
         if cost < least:
-            best, least = replace(blank, coefficients=_rounded(logs)), cost
+            best, least = replace(blank, coefficients=_rounded(logs, names)), cost
     if best is None:
         raise AssertionError("there is at least one candidate")
     sampled = Sampled.of((*call.lengths(), call.q_heads, call.kv_heads) for call in calls)
     return replace(best, sampled=sampled)
 
 
-def _rounded(logs: NDArray[np.float64]) -> Coefficients:
-    return Coefficients(*(float(f"{value:.5g}") for value in np.exp(logs)))
+def _rounded(logs: NDArray[np.float64], names: tuple[str, ...]) -> Coefficients:
+    values = (float(f"{value:.5g}") for value in np.exp(logs))
+    return Coefficients(**dict(zip(names, values, strict=True)))
 
 
 def _problem(
-    calls: list[MeasuredCall], blank: AttentionFit, name: str, traits: KernelTraits, sms: int
+    calls: list[MeasuredCall],
+    blank: AttentionFit,
+    names: tuple[str, ...],
+    name: str,
+    traits: KernelTraits,
+    sms: int,
 ) -> _Problem:
     forward = replace(blank, direction="forward")
     fits = (blank,) if blank.direction == "forward" else (forward, blank)
@@ -290,6 +303,7 @@ def _problem(
     lengths = [call.lengths() for call in calls]
     splits = np.concatenate([[0], np.cumsum([len(q) for q, _ in lengths])]).astype(np.int64)
     return _Problem(
+        names=names,
         features=_features_many(
             np.concatenate([q for q, _ in lengths]),
             np.concatenate([k for _, k in lengths]),
@@ -340,12 +354,17 @@ def _solve(
 def _prior_for(prior: AttentionModel | None, key: tuple[str, int]) -> Coefficients:
     if prior is None or not any(fit.direction == key[0] for fit in prior.fits):
         return _PRIOR
-    return prior.fit(key[1], key[0])[0].coefficients
+    found = prior.fit(key[1], key[0])[0].coefficients
+    # From before they were counted, or of a kernel that starts none: it says nothing of them.
+    return replace(found, empty_tile_us=found.empty_tile_us or _PRIOR.empty_tile_us)
 
 
-def _logs(coefficients: Coefficients, *, log: bool = True) -> NDArray[np.float64]:
-    values = np.array([getattr(coefficients, name) for name in COEFFICIENTS])
-    return np.log(np.maximum(values, 1e-6)) if log else values
+def _values(coefficients: Coefficients, names: tuple[str, ...]) -> NDArray[np.float64]:
+    return np.array([getattr(coefficients, name) for name in names])
+
+
+def _logs(coefficients: Coefficients, names: tuple[str, ...]) -> NDArray[np.float64]:
+    return np.log(np.maximum(_values(coefficients, names), 1e-6))
 
 
 def _only_value(table: pd.DataFrame, column: str) -> str:
@@ -373,12 +392,13 @@ def _features_many(
     features = np.zeros((len(splits) - 1, kernel.FEATURES), np.float64)
     for call in range(len(splits) - 1):
         for i in range(splits[call], splits[call + 1]):
-            a, b, c, d, e = kernel.segment_features(q_lens[i], k_lens[i], parameters[call])
+            a, b, c, d, e, g = kernel.segment_features(q_lens[i], k_lens[i], parameters[call])
             features[call, 0] += a
             features[call, 1] += b
             features[call, 2] += c
             features[call, 3] = max(features[call, 3], d)
             features[call, 4] = max(features[call, 4], e)
+            features[call, 5] += g
     return features
 
 
@@ -389,5 +409,5 @@ def _combine_many(
     times = np.empty(len(features), np.float64)
     for i in range(len(features)):
         f = features[i]
-        times[i] = kernel.combine(f[0], f[1], f[2], f[3], f[4], parameters[i])
+        times[i] = kernel.combine(f[0], f[1], f[2], f[3], f[4], f[5], parameters[i])
     return times

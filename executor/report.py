@@ -46,7 +46,7 @@ def report(job: Job, results: dict[str, Any], setting: Setting) -> dict[str, Any
             gradients=job.options.gradients,
         )
         memory = memory_bytes(plan, job.model)
-        predicted = _predicted_ranks(prediction)
+        predicted = predicted_ranks(prediction)
         ranks = [
             _rank(row, predicted[rank], int(bytes_[rank]), int(memory[rank]))
             for rank, row in enumerate(rows)
@@ -168,7 +168,7 @@ def _winner(plans: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _predicted_ranks(prediction: Prediction) -> list[dict[str, float]]:
+def predicted_ranks(prediction: Prediction) -> list[dict[str, float]]:
     """Return each rank's predicted parts under the names of the measured ones."""
     line = prediction.timeline
     split = sum(float(e.start_us.min()) < prediction.forward_total_us for e in line.entries)

@@ -123,7 +123,7 @@ def speed():
     def combinations(parameters):
         total = 0.0
         for i in range(1_000_000):
-            total += kernel.combine(100.0 + i, 9000.0 + i, 16384.0, 64.0, 10.0, parameters)
+            total += kernel.combine(100.0 + i, 9000.0 + i, 16384.0, 64.0, 10.0, 10.0, parameters)
         return total
 
     for q_heads, kv_heads in ((32, 32), (32, 8), (40, 8)):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from costmodel.attention_kernel import BLOCKED, attention_us
+from costmodel.attention_kernel import BLOCKED, EMPTY_TILE_US, attention_us
 from flashcp import pipeline
 from flashcp.copied import LANDING, Held, copied_tokens
 from flashcp.exchange import (
@@ -339,10 +339,15 @@ def _attends_longer(
     """Tell whether some rank's attention surely takes longer, from a third of the kernel calls.
 
     Without throttling one call takes no longer than the two that it can be split into: every count
-    of tiles, the longest tile and what does not fit the cache add up to as much or more. On a CPU
-    one call merges what two leave to be merged, so there it says nothing.
+    of tiles, the longest tile and what does not fit the cache add up to as much or more. Not so
+    empty blocks, of which two calls may start fewer: they are left out. On a CPU one call merges
+    what two leave to be merged, so there it says nothing.
     """
     parameters = [setting.attention_parameters(d, throttled=False) for d in _DIRECTIONS]
+    for i, row in enumerate(parameters):
+        if row[EMPTY_TILE_US]:
+            parameters[i] = row.copy()
+            parameters[i][EMPTY_TILE_US] = 0.0
     if any(p[BLOCKED] for p in parameters):
         return False
     splits = np.searchsorted(rank, np.arange(cp + 1)).astype(np.int64)

@@ -111,5 +111,6 @@ class WhatIf:
                 query_tile_us=old.query_tile_us / self.kernel_speed,
                 query_row_us=old.query_row_us / self.kernel_speed,
                 row_spill_us_per_mb=old.row_spill_us_per_mb / self.kernel_speed,
+                empty_tile_us=old.empty_tile_us / self.kernel_speed,
             ),
         )

@@ -93,11 +93,25 @@ def test_bad_json_is_refused_with_the_field_and_its_value(path, value, message):
 
 
 def test_a_missing_coefficient_is_refused():
-    for name in COEFFICIENTS:
+    for name in set(COEFFICIENTS) - {"empty_tile_us"}:
         document = MODEL.to_json()
         del document["fits"][0]["coefficients"][name]
         with pytest.raises(ProfileError, match=f"{name} is missing"):
             AttentionModel.from_json(document)
+
+
+def test_empty_blocks_cost_nothing_in_files_that_do_not_name_them():
+    document = MODEL.to_json()
+    assert all("empty_tile_us" not in fit["coefficients"] for fit in document["fits"])
+    assert AttentionModel.from_json(document) == MODEL
+    document["fits"][3]["coefficients"]["empty_tile_us"] = 0.45
+    read = AttentionModel.from_json(json.loads(json.dumps(document)))
+    assert read.fits[3].coefficients.empty_tile_us == 0.45
+    assert read.to_json() == document
+    lens = [4096, *[64] * 100]
+    for direction, costs in (("forward", False), ("backward", True)):
+        old, new = (m.parameters(8, 8, 128, direction) for m in (MODEL, read))
+        assert (us(lens, lens, new) > us(lens, lens, old)) == costs
 
 
 @pytest.mark.parametrize(

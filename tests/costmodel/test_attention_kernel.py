@@ -64,7 +64,7 @@ def parameter_rows(draw, causal: bool = True, splits: bool = True):
     kv_heads = draw(st.sampled_from([1, 2, 8, 32]))
     group = draw(st.sampled_from([1, 2, 3, 5, 8, 16]))
     splits_keys = splits and draw(st.booleans())
-    return model(draw(st.booleans()), splits_keys).parameters(
+    found = model(draw(st.booleans()), splits_keys).parameters(
         kv_heads * group,
         kv_heads,
         draw(st.sampled_from([64, 128])),
@@ -72,6 +72,10 @@ def parameter_rows(draw, causal: bool = True, splits: bool = True):
         causal=causal,
         cache_write=draw(st.booleans()),
     )
+    # No kernel that splits keys starts empty blocks, and none costs more than a tile walked.
+    empty = 0.0 if splits_keys else draw(st.sampled_from([0.0, 0.3, 1.0]))
+    found[kernel.EMPTY_TILE_US] = empty * found[kernel.KV_TILE_US]
+    return found
 
 
 def tiles_by_loop(q_len, k_len, packed, tile_q, tile_k):
@@ -96,7 +100,7 @@ def test_closed_form_counts_the_tiles_that_the_kernels_loops_walk(q_len, prefix,
     expected = tiles_by_loop(q_len, q_len + prefix, group, tile_q, tile_k)
     owned, walked, longest = expected
     features = kernel.segment_features(q_len, q_len + prefix, parameters)
-    assert features == (owned, walked, q_len, longest, owned)
+    assert features == (owned, walked, q_len, longest, owned, 1)
 
 
 @no_deadline
@@ -120,12 +124,36 @@ def test_sums_of_ceilings_are_exact(count, step, start, divisor):
 
 def test_without_a_mask_every_tile_of_the_rectangle_is_walked():
     parameters = model().parameters(8, 8, 128, "forward", causal=False)
-    assert kernel.segment_features(300, 1000, parameters) == (3, 24, 300, 8, 3)
+    assert kernel.segment_features(300, 1000, parameters) == (3, 24, 300, 8, 3, 1)
 
 
 def test_backward_blocks_own_key_tiles():
     parameters = model().parameters(8, 2, 128, "backward")
-    assert kernel.segment_features(128, 1024, parameters) == (8, 8, 128, 1, 8)
+    assert kernel.segment_features(128, 1024, parameters) == (8, 8, 128, 1, 8, 1)
+
+
+@no_deadline
+@given(segments(), st.sampled_from(["forward", "backward"]), st.floats(0.01, 2.0))
+def test_blocks_beyond_a_segments_end_cost_what_the_profile_says(call, direction, empty_us):
+    parameters = model(packs_gqa=False).parameters(8, 2, 128, direction, cache_write=False)
+    parameters[kernel.THROTTLE] = parameters[kernel.TAIL] = parameters[kernel.CRITICAL_SCALE] = 0
+    before = call_us(*call, parameters)
+    parameters[kernel.EMPTY_TILE_US] = empty_us
+    # The grid that such a kernel starts, less the blocks with anything to do.
+    tiles = [-(-length // 128) for length in call[0 if direction == "forward" else 1]]
+    empty = sum(max(tiles) - own for own in tiles)
+    assert call_us(*call, parameters) - before == pytest.approx(
+        empty * 8 * empty_us / 132, rel=1e-6, abs=1e-9 * before
+    )
+
+
+@no_deadline
+@given(length=st.integers(1, 50_000), count=st.integers(1, 50), parameters=parameter_rows())
+def test_equal_segments_start_no_block_for_nothing(length, count, parameters):
+    lens = [length] * count
+    before = call_us(lens, lens, parameters)
+    parameters[kernel.EMPTY_TILE_US] = 1e6
+    assert call_us(lens, lens, parameters) == before
 
 
 @no_deadline
@@ -153,9 +181,12 @@ def test_time_never_falls_when_a_segment_is_added(call, one, parameters):
 def test_time_never_falls_with_a_longer_prefix_or_more_queries_behind_it(
     q_len, prefix, more, parameters
 ):
-    before = call_us([q_len], [q_len + prefix], parameters)
-    assert call_us([q_len], [q_len + prefix + more], parameters) >= before
-    assert call_us([q_len + more], [q_len + more + prefix], parameters) >= before
+    # Beside a longer segment the added keys fill blocks that were empty.
+    for q_lens, k_lens in (([], []), ([1, 9], [60_000, 9])):
+        before = call_us([*q_lens, q_len], [*k_lens, q_len + prefix], parameters)
+        longer = [*k_lens, q_len + prefix + more]
+        assert call_us([*q_lens, q_len], longer, parameters) >= before * (1 - 1e-12)
+        assert call_us([*q_lens, q_len + more], longer, parameters) >= before * (1 - 1e-12)
 
 
 @no_deadline
