@@ -31,6 +31,7 @@ from costmodel.attention import (
     Direction,
 )
 from costmodel.attention_calls import KERNELS, SMS, KernelTraits, MeasuredCall, calls_from_table
+from costmodel.attention_prior import PRIOR, PRIOR_SPREAD
 from costmodel.attention_sampled import Sampled
 from costmodel.errors import ProfileError
 from costmodel.estimate import Source
@@ -43,44 +44,6 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-# Round figures of an H100; only their order of magnitude matters where there are points enough.
-_PRIOR = Coefficients(
-    launch_us=10.0,
-    kv_tile_us=1.6,
-    query_tile_us=1.0,
-    query_row_us=2.0,
-    tail=0.15,
-    critical_scale=0.95,
-    split_us=2.5,
-    split_row_us=1.8,
-    throttle=0.15,
-    throttle_after_us=4000.0,
-    pack_penalty=0.03,
-    l2_mb=26.0,
-    row_spill_us_per_mb=0.06,
-    cache_spill_us_per_mb=0.3,
-    cache_write_us=3.6,
-    empty_tile_us=0.5,
-)
-# How far a coefficient may lie from the prior: standard deviations of its logarithm.
-_PRIOR_SPREAD = Coefficients(
-    launch_us=0.7,
-    kv_tile_us=1.5,
-    query_tile_us=0.7,
-    query_row_us=0.7,
-    tail=0.7,
-    critical_scale=0.15,
-    split_us=0.5,
-    split_row_us=0.5,
-    throttle=0.7,
-    throttle_after_us=0.5,
-    pack_penalty=0.5,
-    l2_mb=0.3,
-    row_spill_us_per_mb=0.5,
-    cache_spill_us_per_mb=0.7,
-    cache_write_us=1.0,
-    empty_tile_us=0.7,
-)
 # What every fit finds; `empty_tile_us` only those of a kernel that starts empty blocks.
 _ALWAYS = tuple(name for name in COEFFICIENTS if name != "empty_tile_us")
 # Rows of a block and of a segment that are tried for a kernel for CPUs, and the error from which a
@@ -261,7 +224,7 @@ def _fit_one(
             direction, head_dim, tile_q, tile_k, _UNIT, Source.MEASURED, None, rows
         )
         problem = _problem(calls, blank, names, name, traits, sms)
-        logs = _solve(problem, _logs(prior, names), _values(_PRIOR_SPREAD, names))
+        logs = _solve(problem, _logs(prior, names), _values(PRIOR_SPREAD, names))
         errors = problem.predict(logs) - problem.log_us
         cost = float(np.log1p((errors / _TELLING) ** 2).sum())
         if cost < least:
@@ -353,10 +316,10 @@ def _solve(
 
 def _prior_for(prior: AttentionModel | None, key: tuple[str, int]) -> Coefficients:
     if prior is None or not any(fit.direction == key[0] for fit in prior.fits):
-        return _PRIOR
+        return PRIOR
     found = prior.fit(key[1], key[0])[0].coefficients
     # From before they were counted, or of a kernel that starts none: it says nothing of them.
-    return replace(found, empty_tile_us=found.empty_tile_us or _PRIOR.empty_tile_us)
+    return replace(found, empty_tile_us=found.empty_tile_us or PRIOR.empty_tile_us)
 
 
 def _values(coefficients: Coefficients, names: tuple[str, ...]) -> NDArray[np.float64]:
