@@ -7,7 +7,7 @@ measured and its held-out errors found again without the hardware.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 
 from costmodel.attention import DIRECTIONS, MAX_HEAD_DIM, MAX_HEADS
 from costmodel.attention_calls import MeasuredCall
@@ -158,33 +158,28 @@ class CopyPoint:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LaunchPoint:
+class _HostPoint:
+    """What the host takes to queue one thing more."""
+
+    us: float
+    spread: float
+
+    @classmethod
+    def from_json(cls, part: Fields) -> Self:
+        """Read the point; raises ProfileError naming the field and value."""
+        return cls(**_time(part))
+
+
+class LaunchPoint(_HostPoint):
     """Launching one further kernel, from the host's point of view."""
 
     kind: ClassVar[str] = "launch"
 
-    us: float
-    spread: float
 
-    @classmethod
-    def from_json(cls, part: Fields) -> LaunchPoint:
-        """Read the point; raises ProfileError naming the field and value."""
-        return cls(**_time(part))
-
-
-@dataclass(frozen=True, kw_only=True)
-class QueuePoint:
+class QueuePoint(_HostPoint):
     """Queueing the copy of one slice into another from Python, from the host's point of view."""
 
     kind: ClassVar[str] = "queue"
-
-    us: float
-    spread: float
-
-    @classmethod
-    def from_json(cls, part: Fields) -> QueuePoint:
-        """Read the point; raises ProfileError naming the field and value."""
-        return cls(**_time(part))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,11 +34,14 @@ def shares_gpus() -> bool:
 
 def ranks_here(ranks: int) -> int:
     """Return how many of `ranks` run on this node, as torchrun or the job's scheduler says."""
-    for name in ("LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "SLURM_NTASKS_PER_NODE"):
-        said = os.environ.get(name, "")
-        if said.isdecimal():
-            return min(int(said), ranks)
-    return ranks
+    said = _first_number("LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "SLURM_NTASKS_PER_NODE")
+    return ranks if said is None else min(said, ranks)
+
+
+def _first_number(*names: str) -> int | None:
+    """Return the first of some variables of the environment that is a number, if one is."""
+    found = (os.environ.get(name, "") for name in names)
+    return next((int(said) for said in found if said.isdecimal()), None)
 
 
 def _local_rank() -> int:
@@ -47,10 +50,9 @@ def _local_rank() -> int:
     Raises:
         RunError: it is one of several ranks, and nothing says which.
     """
-    for name in ("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID"):
-        said = os.environ.get(name, "")
-        if said.isdecimal():
-            return int(said)
+    said = _first_number("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID")
+    if said is not None:
+        return said
     ranks = os.environ.get("WORLD_SIZE", "1")
     if ranks != "1":
         raise RunError(

@@ -19,7 +19,7 @@ from torch import Tensor
 from executor.gathered import Gathered, fields_of
 from executor.placement import Placement
 from executor.routes import Route, route
-from executor.rows import count, wide
+from executor.rows import add, count, wide
 from executor.waiting import Calls
 
 # The strategies that are published with such copies, as `flashcp.prediction` counts them.
@@ -93,7 +93,7 @@ class Published(Gathered):
         documents = torch.zeros(shape, dtype=wide(dkeys.dtype), device=dkeys.device)
         begin = 0
         for segment in self.segments:
-            documents[segment].add_(dkeys[begin : begin + count(segment)])
+            add(documents, segment, dkeys[begin : begin + count(segment)])
             begin += count(segment)
         gradients = documents.new_zeros((send.shape[0] + own.shape[0], *dkeys.shape[1:]))
         for target, source in self.shards:

@@ -70,7 +70,7 @@ def add(target: Tensor, which: Rows, values: Tensor) -> None:
     A row may be named more than once; sums are then in the order of `values` on a CPU.
     """
     if isinstance(which, slice):
-        target[which] += values
+        target[which].add_(values)
     else:
         target.index_add_(0, which, values.to(target.dtype))
 
@@ -95,14 +95,13 @@ class Sums:
     """Rows of one or two tensors that meet in rows of another.
 
     Attributes:
-        distinct: the distinct rows where they meet, [n].
-        kinds: of each tensor, to which of `distinct` each of its rows belongs, and which row it is.
+        kinds: of each tensor, to which of the rows where they meet each of its rows belongs, and
+            which row it is.
         device: where the tensors are.
-        named: `distinct`, and row by row which rows meet there, as fused kernels take them: see
-            `executor.kernels.triton_rows.sum_rows`.
+        named: the distinct rows where they meet, [n], and row by row which rows meet there, as
+            fused kernels take them: see `executor.kernels.triton_rows.sum_rows`.
     """
 
-    distinct: NDArray[np.int64]
     kinds: tuple[Pairs, ...]
     device: torch.device
     named: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
@@ -125,26 +124,20 @@ class Sums:
         if distinct.size == 0:
             return None
         ends = np.cumsum([meets.size for meets, _ in kinds])[:-1]
-        made = cls(
-            distinct,
-            tuple(
-                (place, taken)
-                for place, (_, taken) in zip(np.split(inverse, ends), kinds, strict=True)
-            ),
-            device,
-            (distinct, splits, sources),
-        )
+        places = np.split(inverse, ends)
+        which = tuple((place, taken) for place, (_, taken) in zip(places, kinds, strict=True))
+        made = cls(which, device, (distinct, splits, sources))
         # Now, what this device's operators take: a run should not stop to copy indices.
         _ = made.places if find(device)[0] is None else made.index
         return made
 
     @cached_property
     def places(self) -> tuple[Rows, tuple[tuple[Rows, Rows], ...]]:
-        """`distinct` and `kinds` on the device, as torch's operators take them."""
+        """The rows where they meet, and `kinds`, on the device, as torch's operators take them."""
         kinds = tuple(
             (rows(place, self.device), rows(taken, self.device)) for place, taken in self.kinds
         )
-        return rows(self.distinct, self.device), kinds
+        return rows(self.named[0], self.device), kinds
 
     @cached_property
     def index(self) -> tuple[Tensor, Tensor, Tensor]:

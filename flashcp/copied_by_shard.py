@@ -44,24 +44,24 @@ def shard_copies(plan: "Plan", dtype_bytes: int) -> ShardCopies:
         plan: by an all-gather, or by FlashCP's; its ranks sum what comes home by all-to-all.
         dtype_bytes: bytes of an element.
     """
-    cp = plan.cp
+    cp, rank, held = plan.cp, plan.rank, plan.held
     calls, tokens = np.zeros((4, cp), dtype=np.int64), np.zeros((4, cp))
     everything = plan.exchange is Exchange.ALL_GATHER
-    travels = np.ones(plan.shards, dtype=bool)
-    if not everything:
-        travels = plan.stop < plan.lengths[plan.document]
-    rank, size = plan.rank, (plan.stop - plan.start).astype(np.int64)
-    sent = np.bincount(rank[travels], weights=size[travels], minlength=cp)
+    sent = held.tokens if everything else held.non_last
     gathered = cp * float(sent.max())
     if cp == 1 or gathered == 0:
         return ShardCopies(calls, tokens)
+    travels = everything | (plan.stop < plan.lengths[plan.document])
     waits, reads = _attended(plan.document, plan.start, plan.rank_splits, plan.overlap)
     segments = np.bincount(rank[waits], minlength=cp)
-    k_lens = (plan.start if plan.overlap else plan.stop).astype(np.int64)
-    keys = np.bincount(rank[waits], weights=k_lens[waits], minlength=cp)
-    own = np.zeros(cp) if everything else np.bincount(rank[reads], size[reads], minlength=cp)
-    beside = reads & ~travels  # own shards that nobody gathers, put into the documents' order too
-    rows = float(size[travels].sum()) + np.bincount(rank[beside], size[beside], minlength=cp)
+    # In one call a rank where anything waits attends to its own keys, too, side by side.
+    together = held.tokens * ((segments > 0) & (not plan.overlap))
+    keys = held.prefix + together
+    own = np.zeros(cp) if everything else held.preceding if plan.overlap else together
+    # Own shards that nobody gathers are put into the documents' order, too.
+    beside = np.flatnonzero(reads & ~travels)
+    size = (plan.stop - plan.start)[beside]
+    rows = float(sent.sum()) + np.bincount(rank[beside], size, cp)
     shards = int(travels.sum()) + np.bincount(rank[beside], minlength=cp)
     has_own, width = own > 0, 4.0 / dtype_bytes
     calls[PACKED] = 2 * np.bincount(rank[travels], minlength=cp)
@@ -70,16 +70,13 @@ def shard_copies(plan: "Plan", dtype_bytes: int) -> ShardCopies:
     tokens[PLACED] = np.where(segments > 0, own + rows + keys, 0)
     # Cleared, summed, cleared, put back into the gathered order, and into the tensors' precision.
     calls[SUMMED] = 2 * (3 + segments + shards + has_own)
-    written = width * (rows + gathered + own) + keys * width
     tokens[SUMMED] = 0.5 * (
-        written + keys * (1 + width) + 2 * width * rows + gathered * (1 + width) + 2 * width * own
+        width * (3 * rows + 2 * keys + 2 * gathered + 3 * own) + keys + gathered
     )
     # Rows that are not read in place are cleared; what came is summed, and added to own rows.
-    cleared = (segments > 0) & (not plan.overlap)
-    calls[RETURNED] = 2 * (cleared.astype(np.int64) + (sent > 0) + ((sent > 0) | has_own))
-    tokens[RETURNED] = copied_tokens(
-        plan.exchange, plan.overlap, plan.held, sent.astype(np.int64), dtype_bytes
-    )[RETURNED]
+    calls[RETURNED] = 2 * ((together > 0).astype(np.int64) + (sent > 0) + ((sent > 0) | has_own))
+    home = copied_tokens(plan.exchange, plan.overlap, held, sent, dtype_bytes)
+    tokens[RETURNED] = home[RETURNED]
     return ShardCopies(calls, tokens)
 
 

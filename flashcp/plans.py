@@ -75,12 +75,14 @@ class Plan:
     def __post_init__(self) -> None:
         check_nodes(self.exchange, self.cp, self.ranks_per_node)
         check_chunks(self.exchange, self.overlap, self.head_chunks)
-        for array in (self.lengths, self.document, self.rank, self.start, self.stop):
-            array.flags.writeable = False
+        self._close()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore a plan that came from another process; its arrays stay read-only."""
         self.__dict__.update(state)
+        self._close()
+
+    def _close(self) -> None:
         for array in (self.lengths, self.document, self.rank, self.start, self.stop):
             array.flags.writeable = False
 

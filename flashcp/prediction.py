@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from costmodel.attention_kernel import THROTTLE
+from costmodel.attention_kernel import EMPTY_TILE_US, THROTTLE
 from costmodel.model_shape import ModelShape
 from costmodel.profile import Profile
 from costmodel.timeline import Clock, Kind, Stream, Timeline
@@ -52,11 +52,17 @@ class Setting:
     copies: Copies = "published"
 
     @cached_property
-    def _parameters(self) -> dict[tuple[Direction, bool, bool, int], NDArray[np.float64]]:
+    def _parameters(self) -> dict[tuple[Direction, bool, bool, bool, int], NDArray[np.float64]]:
         return {}
 
     def attention_parameters(
-        self, direction: Direction, *, causal: bool = True, throttled: bool = True, chunks: int = 1
+        self,
+        direction: Direction,
+        *,
+        causal: bool = True,
+        throttled: bool = True,
+        empty_blocks: bool = True,
+        chunks: int = 1,
     ) -> NDArray[np.float64]:
         """Return the compiled attention model's parameters for this model's heads.
 
@@ -64,9 +70,10 @@ class Setting:
             direction: forward or backward.
             causal: under the causal mask, or without one.
             throttled: whether the clock drops under a long load.
+            empty_blocks: whether blocks beyond their segment's end count.
             chunks: of how many equal parts of the heads one attends; divides the KV heads.
         """
-        key = direction, causal, throttled, chunks
+        key = direction, causal, throttled, empty_blocks, chunks
         found = self._parameters.get(key)
         if found is None:
             model = self.model
@@ -78,9 +85,10 @@ class Setting:
                 causal=causal,
                 cache_write=False,
             )
-            if not throttled:
+            left_out = [THROTTLE] * (not throttled) + [EMPTY_TILE_US] * (not empty_blocks)
+            if left_out:
                 found = found.copy()
-                found[THROTTLE] = 0.0
+                found[left_out] = 0.0
             self._parameters[key] = found
         return found
 

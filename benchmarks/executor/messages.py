@@ -15,10 +15,8 @@ import flashcp
 from costmodel import load_model, load_profile
 from executor.landing import landing
 from executor.layout import placement
-from flashcp.exchange import Exchange
+from flashcp.copied import LANDING
 from flashcp.prediction import Setting, predict
-
-LANDING = (Exchange.ALL_TO_ALL_NEEDED, Exchange.ALL_TO_ALL_TWO_LEVEL)
 
 
 def counts(plan, kv_heads):

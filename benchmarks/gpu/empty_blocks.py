@@ -8,45 +8,35 @@ are their correlation and the slope of a line through the origin: microseconds o
 block. Blocks of queries, in forward, are counted likewise.
 """
 
-import json
 import sys
 from pathlib import Path
 
 import numpy as np
+from runs import runs_of
 
-import flashcp
-from costmodel import load_model, load_profile
-from flashcp.prediction import Setting
+from costmodel import load_profile
 
 TILE, MULTIPROCESSORS = 128, 132
+ONE_CALL = ("per-seq", "per-doc", "flashcp")
 
 
 def main(folder: Path) -> None:
     """Print both directions."""
     profile = load_profile(str(folder / "profile.json"))
     rows = []
-    for path in sorted(folder.glob("*.run.json")):
-        name = path.name.split(".")[0]
-        if name.endswith("-published"):
+    for _, plan, setting, ranks in runs_of(folder, profile):
+        if plan.strategy not in ONE_CALL:
             continue
-        document = json.loads(path.read_text())
-        left, cp = name.rsplit("-cp", 1)
-        model = next(m for m in ("paper-h32", "llama3-8b") if left.endswith(m))
-        trace = left.removesuffix(f"-{model}")
-        setting = Setting(profile=profile, model=load_model(model), copies="in-place")
-        lengths = flashcp.pack(flashcp.load_trace(trace), 131072, packs=1).document_lengths(0)
-        for strategy in ("per-seq", "per-doc", "flashcp"):
-            plan = flashcp.plan(lengths, int(cp), strategy, setting)
-            for rank, one in enumerate(document["plans"][strategy]["ranks"]):
-                mine = plan.rank == rank
-                rows.append(
-                    [
-                        setting.model.q_heads * empty((plan.stop - plan.start)[mine]),
-                        beyond(one, "forward"),
-                        setting.model.q_heads * empty(plan.stop[mine]),
-                        beyond(one, "backward"),
-                    ]
-                )
+        for rank, one in enumerate(ranks):
+            mine = plan.rank == rank
+            rows.append(
+                [
+                    setting.model.q_heads * empty((plan.stop - plan.start)[mine]),
+                    beyond(one, "forward"),
+                    setting.model.q_heads * empty(plan.stop[mine]),
+                    beyond(one, "backward"),
+                ]
+            )
     columns = np.array(rows).T
     for direction, blocks, us in (("forward", *columns[:2]), ("backward", *columns[2:])):
         slope = MULTIPROCESSORS * (blocks @ us) / (blocks @ blocks)

@@ -15,45 +15,25 @@ segments in two calls, cut at the best length, would save: of a fused plan the c
 of an overlapping one each of its two calls.
 """
 
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from runs import runs_of
 
-import flashcp
-from costmodel import load_model, load_profile
+from costmodel import load_profile
 from costmodel.attention_kernel import EMPTY_TILE_US, attention_us
 from costmodel.calibrated import fit_points, of, traits_of
 from costmodel.calibrated_points import AttentionPoint
 from executor.report import predicted_ranks
 from flashcp.exchange import Exchange, waiting_segments
-from flashcp.prediction import Setting, predict
+from flashcp.prediction import predict
 
 BLOCK = 128  # keys
 TIMES = np.arange(0.0, 2.0, 0.02)  # us of a block
 PARTS = ("backward", "total")
 MOST_CUTS = 24  # lengths at which a call is tried to be cut
-
-
-def runs_of(folder, profile):
-    """Yield run, plan, setting and ranks, of every plan that ran as executed."""
-    for path in sorted(folder.glob("*.run.json")):
-        name = path.name.removesuffix(".run.json")
-        if name.endswith("-published"):
-            continue
-        left, cp = name.rsplit("-cp", 1)
-        model = next(m for m in ("paper-h32", "llama3-8b") if left.endswith(m))
-        trace = left.removesuffix(f"-{model}")
-        setting = Setting(profile=profile, model=load_model(model), copies="in-place")
-        lengths = flashcp.pack(flashcp.load_trace(trace), 131072, packs=1).document_lengths(0)
-        for strategy, found in json.loads(path.read_text())["plans"].items():
-            plan = flashcp.plan(lengths, int(cp), strategy, setting)
-            if plan.fingerprint == found["fingerprint"]:
-                yield name, plan, setting, found["ranks"]
-            else:
-                print(f"{name} {strategy}: planned otherwise today; left out")
 
 
 def with_attention(runs, attention):

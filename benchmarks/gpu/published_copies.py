@@ -15,29 +15,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from runs import runs_of
 
-import flashcp
-from costmodel import load_model, load_profile
+from costmodel import load_profile
 from costmodel.estimate import Source
 from costmodel.figure import Figure
 from flashcp.copied_by_shard import shard_copies
-from flashcp.prediction import Setting
 
 HOST_US = np.arange(3.0, 25.0, 0.1)
-
-
-def runs_of(folder):
-    """Yield run, plan, setting and what was found, of every plan that ran with published copies."""
-    profile = load_profile(str(folder / "profile.json"))
-    for path in sorted(folder.glob("*-published.run.json")):
-        name = path.name.removesuffix("-published.run.json")
-        left, cp = name.rsplit("-cp", 1)
-        model = next(m for m in ("paper-h32", "llama3-8b") if left.endswith(m))
-        trace = left.removesuffix(f"-{model}")
-        setting = Setting(profile=profile, model=load_model(model))
-        lengths = flashcp.pack(flashcp.load_trace(trace), 131072, packs=1).document_lengths(0)
-        for strategy, found in json.loads(path.read_text())["plans"].items():
-            yield name, flashcp.plan(lengths, int(cp), strategy, setting), setting, found["ranks"]
 
 
 def copies_us(plan, setting, host_us):
@@ -70,7 +55,8 @@ def measured(ranks, part):
 
 def main(folders):
     """Print a line for each folder, predicted with the other's."""
-    runs = [list(runs_of(folder)) for folder in folders]
+    profiles = [load_profile(str(folder / "profile.json")) for folder in folders]
+    runs = [list(runs_of(*pair, published=True)) for pair in zip(folders, profiles, strict=True)]
     for mine, other, folder in zip(runs, reversed(runs), folders, strict=True):
         host_us = fitted(other)
         rows, waiting = [], []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from costmodel.attention_kernel import BLOCKED, EMPTY_TILE_US, attention_us
+from costmodel.attention_kernel import BLOCKED, attention_us
 from flashcp import pipeline
 from flashcp.copied import LANDING, Held, copied_tokens
 from flashcp.exchange import (
@@ -343,11 +343,9 @@ def _attends_longer(
     empty blocks, of which two calls may start fewer: they are left out. On a CPU one call merges
     what two leave to be merged, so there it says nothing.
     """
-    parameters = [setting.attention_parameters(d, throttled=False) for d in _DIRECTIONS]
-    for i, row in enumerate(parameters):
-        if row[EMPTY_TILE_US]:
-            parameters[i] = row.copy()
-            parameters[i][EMPTY_TILE_US] = 0.0
+    parameters = [
+        setting.attention_parameters(d, throttled=False, empty_blocks=False) for d in _DIRECTIONS
+    ]
     if any(p[BLOCKED] for p in parameters):
         return False
     splits = np.searchsorted(rank, np.arange(cp + 1)).astype(np.int64)

@@ -11,23 +11,23 @@ have been taken back, and plans stay as they are, bit by bit (docs/research/auto
 
 import numpy as np
 
-from flashcp.search.energy import eighth_power, rank_excess, rank_traffic
+from flashcp.search.energy import (
+    eighth_power,
+    exchange_time,
+    rank_excess,
+    rank_time,
+    rank_traffic,
+)
 from flashcp.search.loads import Floats, piece_costs
 from flashcp.search.moves import LOWER, PIECE, SIDE, UPPER
 from flashcp.search.state import CUTS, NEXT, PREVIOUS, RANK, SEEN, STAMP, START, STOP, Ints
 from flashcp.search.weights import (
-    BACKWARD,
     BALANCE_WEIGHT,
-    COPY_US,
-    EXCHANGE_TOKEN_US,
-    EXCHANGE_US,
     LOADS,
     LOCAL,
     PAIRS,
-    PER_TIME,
     PIECE_WEIGHT,
     RECEIVED,
-    RETURN_US,
     SENT,
     TILES,
     TIME,
@@ -71,30 +71,13 @@ def keep(loads: Floats, traffic: Floats, excess: Floats, weights: Floats, kept: 
         kept[rank, MOVED] = eighth_power(max(loads[rank, SENT], loads[rank, RECEIVED]))
         kept[rank, EXCESS] = excess[rank] * excess[rank]
         kept[ranks, MOVED] += kept[rank, MOVED]
-    exchange_us = _exchange_us(kept[ranks, MOVED], weights)
+    exchange_us = exchange_time(kept[ranks, MOVED], weights)
     for rank in range(ranks):
-        kept[rank, TIMED] = _timed(loads, rank, exchange_us, weights)
+        kept[rank, TIMED] = rank_time(loads, rank, exchange_us, weights)
         kept[ranks, QUARTIC] += kept[rank, QUARTIC]
         kept[ranks, TIMED] += kept[rank, TIMED]
         kept[ranks, EXCESS] += kept[rank, EXCESS]
     return exchange_us
-
-
-@jit_lean
-def _exchange_us(moved: float, weights: Floats) -> float:
-    if moved <= 0.0:
-        return 0.0
-    busiest = np.sqrt(np.sqrt(np.sqrt(moved)))
-    return float(weights[EXCHANGE_US] + weights[EXCHANGE_TOKEN_US] * busiest)
-
-
-@jit_lean
-def _timed(loads: Floats, rank: int, exchange_us: float, weights: Floats) -> float:
-    """Return a rank's time to the eighth power; see `flashcp.search.energy.time_energy`."""
-    local = loads[rank, LOCAL]
-    exposed = max(exchange_us - local, 0.0) + max(exchange_us - weights[BACKWARD] * local, 0.0)
-    copies = weights[RETURN_US] * loads[rank, SENT] - weights[COPY_US] * loads[rank, RECEIVED]
-    return float(eighth_power((loads[rank, TIME] + copies + exposed) * weights[PER_TIME]))
 
 
 @jit_lean
@@ -272,14 +255,14 @@ def energy_after(
         quartic += traffic * traffic * traffic * traffic - kept[rank, QUARTIC]
         moved += eighth_power(max(after[rank, SENT], after[rank, RECEIVED])) - kept[rank, MOVED]
     if exchanged:
-        exchange_us = _exchange_us(moved, weights)
+        exchange_us = exchange_time(moved, weights)
         timed = 0.0
         for rank in range(count):
-            timed += _timed(after, rank, exchange_us, weights)
+            timed += rank_time(after, rank, exchange_us, weights)
     else:
         timed = kept[count, TIMED] * (1.0 - _LOST) - kept[one, TIMED] - kept[other, TIMED]
         for i in range(2):
-            timed += _timed(after, touched[i], exchange_us, weights)
+            timed += rank_time(after, touched[i], exchange_us, weights)
         timed = max(timed, 0.0)
     for i in range(changed):
         rank = touched[i]
