@@ -44,7 +44,9 @@ def planned_calls(effort: Effort, head_dim: int, device: torch.device, pairs: fl
     """
     free = device_memory(device)
     most_bytes = _CPU_BYTES if free is None else free * _MEMORY_SHARE
-    calls = choose(effort.attention_calls, head_dim, pairs, most_bytes)
+    # Only GPUs' kernels start blocks for nothing; which kernel it will be does not matter here.
+    lopsided = device.type == "cuda"
+    calls = choose(effort.attention_calls, head_dim, pairs, most_bytes, lopsided=lopsided)
     if len(calls) < effort.attention_calls:
         raise RunError(
             f"{most_bytes / 2**20:.0f} MiB of {device} are too little memory to calibrate; "

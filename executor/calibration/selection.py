@@ -6,14 +6,24 @@ the work and of the lengths, and go round four kinds: equal lengths, shards behi
 mixed lengths, and shards as plans have them (mixed, some behind prefixes). Any first part of the
 list covers the whole space, so a calibration may stop when its time is up. On the bundled tables
 24 random calls reach the accuracy of a thousand within 1.5 points (benchmarks/calibration).
+
+Kernels for GPUs start blocks for the longest segment in every segment. What those cost that find
+nothing to do, the four kinds tell poorly: they are at most 15% of a call's time. On a GPU every
+sixth call is of a fifth kind, one long segment beside many short ones, where they are up to 47%
+(invented times, benchmarks/calibration/empty_blocks.py).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 HEADS = ((32, 8), (8, 8), (16, 2), (32, 32), (8, 1), (16, 4), (4, 4), (64, 8), (8, 2), (16, 16))
 MOST_SEGMENTS = 48
+LOPSIDED_EVERY = 6
+SHORT_SEGMENTS = (40, 200)
+"""Least and most segments beside the long one of a lopsided call."""
 _BASES = (2, 3, 5, 7, 11)
 _LEAST_TOKENS = 32
+_MOST_SHORT = 256
 
 
 @dataclass(frozen=True)
@@ -38,7 +48,9 @@ class Call:
         return heads * self.head_dim * element_bytes
 
 
-def choose(count: int, head_dim: int, most_pairs: float, most_bytes: float) -> list[Call]:
+def choose(
+    count: int, head_dim: int, most_pairs: float, most_bytes: float, *, lopsided: bool = False
+) -> list[Call]:
     """Return `count` calls of one head size, the most telling first.
 
     Args:
@@ -46,14 +58,30 @@ def choose(count: int, head_dim: int, most_pairs: float, most_bytes: float) -> l
         head_dim: head size.
         most_pairs: query-key pairs over all heads of the largest call.
         most_bytes: what its tensors may take.
+        lopsided: whether every sixth is one long segment beside many short ones.
 
     Returns:
         Distinct calls; fewer where `most_bytes` allows fewer.
     """
+    others = count // LOPSIDED_EVERY if lopsided else 0
+    calls = _distinct(_call, count - others, head_dim, most_pairs, most_bytes)
+    # Indices of their own: a Halton sequence of which every sixth is taken covers half its range.
+    for i, call in enumerate(_distinct(_lopsided, others, head_dim, most_pairs, most_bytes)):
+        calls.insert((i + 1) * LOPSIDED_EVERY - 1, call)
+    return calls
+
+
+def _distinct(
+    make: Callable[[int, int, float], Call],
+    count: int,
+    head_dim: int,
+    most_pairs: float,
+    most_bytes: float,
+) -> list[Call]:
     calls: dict[Call, None] = {}
     index = 1
     while len(calls) < count and index <= 8 * count:
-        call = _call(index, head_dim, most_pairs)
+        call = make(index, head_dim, most_pairs)
         if call.tensor_bytes() <= most_bytes:
             calls[call] = None
         index += 1
@@ -93,6 +121,20 @@ def _call(index: int, head_dim: int, most_pairs: float) -> Call:
         if left < _LEAST_TOKENS**2:
             break
     return Call(tuple(queries_of), tuple(keys_of), q_heads, kv_heads, head_dim)
+
+
+def _lopsided(index: int, head_dim: int, most_pairs: float) -> Call:
+    u = [_halton(index, base) for base in _BASES]
+    q_heads, kv_heads = HEADS[int(u[1] * len(HEADS))]
+    # Empty blocks go with the long segment's length, its own work with the square: from a tenth of
+    # the largest work down they are the larger share, and such calls are over sooner.
+    pairs = most_pairs * 10 ** (-1.0 - u[0]) / q_heads
+    longest = max(_LEAST_TOKENS + 1.0, (2 * pairs) ** 0.5)
+    many = _between(*SHORT_SEGMENTS, u[2])
+    short = _between(_LEAST_TOKENS // 2, min(_MOST_SHORT, longest / 4), u[3])
+    lens = [short] * many
+    lens.insert(int(u[4] * (many + 1)), round(longest))
+    return Call(tuple(lens), tuple(lens), q_heads, kv_heads, head_dim)
 
 
 def _between(least: float, most: float, u: float) -> int:
