@@ -128,7 +128,9 @@ def _request(
     from executor.calibration.session import in_torchrun
     from executor.device import default_device, visible_devices
 
+    store = out.with_name(out.name + _STORE)
     check_outputs({"--out": out}, [])
+    check_outputs({"--out": store}, [])
     device = device or default_device()
     there = visible_devices(device)
     if device == "cuda" and there == 0:
@@ -145,7 +147,6 @@ def _request(
             " nodes",
             param_hint="--nproc",
         )
-    store = out.with_name(out.name + _STORE)
     if os.environ.get("RANK", "0") == "0":
         _check_writable(store, restart=restart)
     return Request(

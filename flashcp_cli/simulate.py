@@ -264,16 +264,16 @@ def _progress(*, hidden: bool) -> Any:
 
 def _check_outputs(sources: list[TraceSource], options: dict[str, Any]) -> None:
     """Refuse what cannot be written or drawn before minutes of work go into it."""
-    from flashcp_cli.outputs import check_outputs
+    from flashcp_cli.outputs import check_folder, check_outputs
 
     check_outputs(
         {f"--{name}": options[name] for name in ("out", "html", "timeline")},
         [*(source.name for source in sources), *options["model"], *options["hardware"]],
     )
-    plots = options["plots"]
-    if plots is not None and not plots.parent.is_dir():
-        raise click.BadParameter(f"{plots.parent} is not a folder", param_hint="--plots")
-    if options["html"] or plots:
+    check_folder("--plots", options["plots"])
+    if options["out"] is not None:  # blocks are kept there until all are done
+        check_folder("--out", options["out"].with_name(f"{options['out'].name}.partial"))
+    if options["html"] or options["plots"]:
         from flashcp_cli.report.library import require_library
 
         require_library()

@@ -72,7 +72,7 @@ def make(source: TraceSource, out: Path, seed: int | None, as_json: bool) -> Non
     """  # noqa: D301 - \b tells click to keep the lines
     from traces import save
 
-    _refuse_own_input(source, out)
+    _check_out(source, out)
     made = _load(source, seed)
     save(made, out)
     if as_json:
@@ -89,14 +89,18 @@ def _load(source: TraceSource, seed: int | None) -> "Trace":
     return source.load(seed=seed or 0)
 
 
-def _refuse_own_input(source: TraceSource, out: Path) -> None:
+def _check_out(source: TraceSource, out: Path) -> None:
+    from flashcp_cli.outputs import check_outputs
     from traces.sources import resolve
+    from traces.writing import check_destination
 
     for path in resolve(source.name).files:
         if path.exists() and out.exists() and path.samefile(out):
             raise click.BadParameter(
                 f"{out} is what TRACE is read from; name another file", param_hint="--out"
             )
+    check_destination(out)
+    check_outputs({"--out": out}, [])
 
 
 def _document(loaded: "Trace") -> dict[str, Any]:

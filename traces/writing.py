@@ -26,13 +26,7 @@ def save(trace: Trace, path: str | Path) -> None:
         OSError: the disk refused.
     """
     path = Path(path)
-    check_name(path)
-    if path.suffix != ".parquet":
-        raise TraceError(f"{path}: traces are written as Parquet; end the name in .parquet")
-    if not path.parent.is_dir():
-        raise TraceError(f"{path}: there is no folder {path.parent}; create it first")
-    if path.is_dir():
-        raise TraceError(f"{path} is a folder; name a file")
+    check_destination(path)
     table = pa.table({COLUMN: pa.array(trace.lengths)})
     table = table.replace_schema_metadata({KEY: json.dumps(description(trace))})
     with replace_whole(path) as temporary:
@@ -43,3 +37,18 @@ def save(trace: Trace, path: str | Path) -> None:
             row_group_size=_ROW_GROUP_ROWS,
             write_page_checksum=True,
         )
+
+
+def check_destination(path: Path) -> None:
+    """Refuse what `save` would refuse, before the work of making a trace.
+
+    Raises:
+        TraceError: as `save`.
+    """
+    check_name(path)
+    if path.suffix != ".parquet":
+        raise TraceError(f"{path}: traces are written as Parquet; end the name in .parquet")
+    if not path.parent.is_dir():
+        raise TraceError(f"{path}: there is no folder {path.parent}; create it first")
+    if path.is_dir():
+        raise TraceError(f"{path} is a folder; name a file")

@@ -2,11 +2,13 @@
 
 import errno
 import os
+import socket
 import stat
+from pathlib import Path
 
 import pytest
 
-from groundwork.atomic import replace_whole
+from groundwork.atomic import obstacle, replace_whole
 
 
 def test_the_new_content_replaces_the_old(tmp_path):
@@ -49,3 +51,62 @@ def test_the_file_has_the_mode_that_any_new_file_gets(tmp_path):
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
+
+
+def make_socket(path):
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(path))
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"), [(os.mkfifo, "a pipe"), (os.mkdir, "a folder"), (make_socket, "a socket")]
+)
+@pytest.mark.parametrize("linked", [False, True])
+def test_only_a_regular_file_is_ever_replaced(tmp_path, monkeypatch, make, kind, linked):
+    monkeypatch.chdir(tmp_path)  # a socket's name may have 107 bytes only
+    make("special")
+    name = "special"
+    if linked:
+        name = "link"
+        Path(name).symlink_to("special")
+    before, there = os.lstat("special"), sorted(Path().iterdir())
+    with pytest.raises(OSError, match=f"cannot replace {kind}; name a regular file") as caught:
+        write(name)
+    assert caught.value.filename == name
+    assert os.path.samestat(before, os.lstat("special"))
+    assert sorted(Path().iterdir()) == there
+
+
+def test_a_device_is_told_from_a_file(monkeypatch, tmp_path):
+    device = os.stat_result((stat.S_IFCHR | 0o666, 1, 1, 1, 0, 0, 0, 0, 0, 0))
+    with monkeypatch.context() as patched:
+        patched.setattr("pathlib.Path.stat", lambda *_, **__: device)
+        assert obstacle(tmp_path / "full") == "a device"
+    assert obstacle(tmp_path / "nothing") is None
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_is_written_through(tmp_path, there):
+    target = tmp_path / "disk" / "target"
+    target.parent.mkdir()
+    if there:
+        target.write_text("old")
+    link = tmp_path / "link"
+    link.symlink_to("disk/target")
+    write(link)
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+    assert [entry.name for entry in target.parent.iterdir()] == ["target"]
+
+
+def test_links_in_a_circle_are_refused(tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(link)
+    with pytest.raises(OSError, match="symbolic links"):
+        write(link)
+    assert link.is_symlink()
+
+
+def write(path):
+    with replace_whole(Path(path)) as temporary:
+        temporary.write_text("new")
