@@ -57,7 +57,7 @@ _STORE = ".partial"
 @click.option("--restart", is_flag=True, help="Forget what an interrupted calibration measured.")
 @json_option
 def calibrate(quick: bool, out: Path, name: str | None, as_json: bool, **options: Any) -> None:
-    r"""Measure this machine and write a profile that predictions can be made with.
+    """Measure this machine and write a profile that predictions can be made with.
 
     Attention forward and backward, exchanges by group size, copies, launches, and what attention
     and exchanges cost each other. A fifth of the points at a time is left out of the fit; how far
@@ -69,7 +69,7 @@ def calibrate(quick: bool, out: Path, name: str | None, as_json: bool, **options
     flashcp calibrate --full --out h100.json             many more points
     torchrun --nproc-per-node 8 ... --no-python flashcp calibrate --full
     flashcp plan papers --cp 8 --hardware h100.json      predict with it
-    """
+    """  # noqa: D301 - \b tells click to keep the lines
     request = _request(out, quick=quick, **options)
     from flashcp_cli.crowding import CALIBRATE, warn_if_crowded
 

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 @click.group()
 def hardware() -> None:
-    r"""Look at hardware profiles and their errors.
+    """Look at hardware profiles and their errors.
 
     \b
     flashcp hardware list                 the profiles that come with flashcp
     flashcp hardware show h100-sxm        its parameters, each with where it came from
     flashcp hardware validate h100-sxm    errors on measured points left out of the fit
     flashcp hardware validate --against results.json    errors on runs of flashcp run --results
-    """
+    """  # noqa: D301 - \b tells click to keep the lines
 
 
 @hardware.command("list")

@@ -111,7 +111,7 @@ _MOST_SECONDS = 7 * 24 * 3600
 )
 @json_option
 def run(source: TraceSource, as_json: bool, **options: Any) -> None:
-    r"""Execute the plans of a pack, forward and backward, and hold them against the prediction.
+    """Execute the plans of a pack, forward and backward, and hold them against the prediction.
 
     TRACE is a plan file of flashcp plan --out, or a trace as in flashcp plan. Outputs and gradients
     are checked against attention on one process; a check that fails ends with status 1.
@@ -122,7 +122,7 @@ def run(source: TraceSource, as_json: bool, **options: Any) -> None:
     flashcp run papers --nproc 8 --emulate               all ranks in turn on one device
     flashcp run papers --copies published                baselines with their published copies
     torchrun --nnodes 2 --nproc-per-node 8 ... --no-python flashcp run plan.parquet
-    """
+    """  # noqa: D301 - \b tells click to keep the lines
     _require_torch()
     from executor.errors import RunError
     from executor.picture import chrome_trace

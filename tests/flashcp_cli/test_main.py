@@ -33,6 +33,7 @@ def test_help_works_everywhere(path, flag):
     result = CliRunner().invoke(cli, [*path, flag], prog_name="flashcp")
     assert result.exit_code == 0, result.output
     assert result.output.startswith("Usage: flashcp")
+    assert "\\b" not in result.output  # which keeps examples on lines of their own
 
 
 def test_every_command_and_option_is_described():
