@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, fields, replace
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -111,6 +112,7 @@ def compare(
     Raises:
         PlanError: the CP degree, a strategy or the effort is wrong.
         ProfileError: the ranks per node do not divide the CP degree.
+        ChildProcessError: a process was killed, as by a system short of memory.
     """
     processes = processes or usable_cores()
     blocks = (
@@ -229,6 +231,10 @@ def _map(
                     return
                 room = 1
                 yield pending.pop(0).result()
+        except BrokenProcessPool as error:
+            raise ChildProcessError(
+                "a worker process was killed, perhaps for want of memory: use fewer --processes"
+            ) from error
         except BaseException:
             # Ctrl-C or an error: what has not begun need not. Waited for, because processes that
             # are just starting would find their pool's semaphores gone and say so.
