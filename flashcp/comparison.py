@@ -23,7 +23,7 @@ from flashcp.measures import measure
 from flashcp.planning import plan
 from flashcp.plans import Plan
 from flashcp.prediction import Setting, predict
-from flashcp.workers import without_interrupts
+from flashcp.workers import killed, without_interrupts
 
 if TYPE_CHECKING:
     from traces.packing import Packing
@@ -232,9 +232,7 @@ def _map(
                 room = 1
                 yield pending.pop(0).result()
         except BrokenProcessPool as error:
-            raise ChildProcessError(
-                "a worker process was killed, perhaps for want of memory: use fewer --processes"
-            ) from error
+            raise killed() from error
         except BaseException:
             # Ctrl-C or an error: what has not begun need not. Waited for, because processes that
             # are just starting would find their pool's semaphores gone and say so.

@@ -22,3 +22,10 @@ def without_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def killed(what: str = "killed") -> ChildProcessError:
+    """Return the error of a worker that the system ended, with the way out."""
+    return ChildProcessError(
+        f"a worker process was {what}, perhaps for want of memory: use fewer --processes"
+    )

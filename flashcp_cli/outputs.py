@@ -73,11 +73,12 @@ def _wrong(path: Path) -> str | None:
         return f"{path} is where this command prints to; name another file"
     if kind is not None:
         return f"{path} is {kind}, not a file; name a file"
-    folder = Path(os.path.realpath(path)).parent
+    # A link's file may lie elsewhere; else the folder as the user named it.
+    folder = Path(os.path.realpath(path)).parent if path.is_symlink() else path.parent
     if not folder.is_dir():
-        return f"{folder if path.is_symlink() else path.parent} is not a folder; create it first"
+        return f"{folder} is not a folder; create it first"
     if not os.access(folder, os.W_OK):
-        return f"{folder if path.is_symlink() else path.parent} is not writable; name another file"
+        return f"{folder} is not writable; name another file"
     return None
 
 

@@ -23,17 +23,17 @@ from pathlib import Path
 import numpy as np
 
 from costmodel import load_profile
-from costmodel.attention_calls import MeasuredCall
 from costmodel.calibrated import fit_points, of, traits_of
 from costmodel.calibrated_points import AttentionPoint
 from costmodel.fit_attention import fit_attention, predict_us
 from executor.calibration.request import EFFORTS
 from executor.calibration.selection import choose
+from tests.costmodel.calibration_points import timed
 
 STORED = Path(__file__).parents[1] / "gpu" / "results" / "2026-11-26-h200-second" / "profile.json"
 BLOCK = 128  # keys
 TRUE_US = (0.2, 0.4, 0.9, 2.0)
-USUAL_US = 0.9  # of which the other figures are
+USUAL_US = 0.9  # one of them, of which the other figures are
 WITHIN = 0.25
 MOST_BYTES = 6e10
 UNSEEN = slice(300, 500)  # of the calls of the four kinds: beyond those of any effort
@@ -52,16 +52,6 @@ def with_block_us(model, block_us):
         for f in model.fits
     )
     return replace(model, fits=fits)
-
-
-def timed(calls, direction, model):
-    """Return the calls with the model's times."""
-    blank = [
-        MeasuredCall(c.q_lens, c.k_lens, c.q_heads, c.kv_heads, c.head_dim, direction, 1.0)
-        for c in calls
-    ]
-    times = predict_us(model, blank).tolist()
-    return [replace(call, us=us) for call, us in zip(blank, times, strict=True)]
 
 
 def fits_of(calls, truth, residuals, draws):
@@ -95,22 +85,20 @@ def report(calls, unseen, model, residuals, draws):
     seconds = sum(call.us for call in forward + backward) / 1e6
     print(f"    device {seconds:.2f} s a round, empty blocks up to {share:.0%} of a call")
     for true_us in TRUE_US:
-        truth = with_block_us(model, true_us)
-        wanted = coefficients(truth, head_dim).empty_tile_us
-        found = [
-            coefficients(fit, head_dim).empty_tile_us / wanted
-            for fit in fits_of(calls, truth, residuals, draws)
-        ]
+        set_to = with_block_us(model, true_us)
+        wanted = coefficients(set_to, head_dim).empty_tile_us
+        fits = list(fits_of(calls, set_to, residuals, draws))
+        if true_us == USUAL_US:
+            usual = fits
+        found = [coefficients(fit, head_dim).empty_tile_us / wanted for fit in fits]
         low, middle, high = np.quantile(found, (0.05, 0.5, 0.95))
         near = np.mean(np.abs(np.array(found) - 1) <= WITHIN)
         print(f"    {true_us} us: {low:.2f} {middle:.2f} {high:.2f} of it, {near:.0%} within 25%")
-    truth = with_block_us(model, USUAL_US)
-    fits = list(fits_of(calls, truth, residuals, draws))
     others = timed(unseen, "backward", truth)
-    off = [np.abs(predict_us(f, others) / [c.us for c in others] - 1).mean() for f in fits]
+    off = [np.abs(predict_us(f, others) / [c.us for c in others] - 1).mean() for f in usual]
     print(f"    unseen calls of the four kinds: {np.mean(off):.2%}")
     for name in TOLD:
-        values = [getattr(coefficients(fit, head_dim), name) for fit in fits]
+        values = [getattr(coefficients(fit, head_dim), name) for fit in usual]
         error = np.median(
             np.abs(np.log(values) - np.log(getattr(coefficients(truth, head_dim), name)))
         )

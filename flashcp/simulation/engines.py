@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from flashcp.comparison import usable_cores
 from flashcp.simulation.block import Job
-from flashcp.workers import without_interrupts
+from flashcp.workers import killed, without_interrupts
 
 _job: Job | None = None  # in a worker process: what `_start` was given
 
@@ -102,10 +102,7 @@ class LocalEngine:
                 deaths += 1
                 waiting = [*pending.values(), *waiting]
                 if deaths == 2:
-                    raise ChildProcessError(
-                        "a worker process was killed twice, perhaps for want of memory: use fewer "
-                        "--processes"
-                    ) from error
+                    raise killed("killed twice") from error
             finally:
                 # Ctrl-C or an error: what has not begun need not. Waited for, because processes
                 # that are just starting would find their pool's semaphores gone and say so.

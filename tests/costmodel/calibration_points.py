@@ -1,8 +1,11 @@
 """Points as a machine that follows the model would give, for tests of fits to them."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from costmodel.attention import CPU_KERNEL, AttentionModel
+from costmodel.attention_calls import MeasuredCall
 from costmodel.calibrated import Conditions
 from costmodel.calibrated_points import (
     AttentionPoint,
@@ -38,6 +41,16 @@ def conditions(**changed):
         "date": "2026-11-24",
     }
     return Conditions(**values | changed)
+
+
+def timed(calls, direction, model):
+    """The calls, whatever has their segments and heads, with the model's times."""
+    blank = [
+        MeasuredCall(c.q_lens, c.k_lens, c.q_heads, c.kv_heads, c.head_dim, direction, 1.0)
+        for c in calls
+    ]
+    times = predict_us(model, blank).tolist()
+    return [replace(call, us=us) for call, us in zip(blank, times, strict=True)]
 
 
 def attention_points(count, model: AttentionModel | None = None, seed=3, noise=0.02):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +14,7 @@ from costmodel.errors import ProfileError
 from costmodel.estimate import Source
 from costmodel.fit_attention import cross_validate, fit_attention, predict_us, shuffled
 from costmodel.tables import attention_table
+from tests.costmodel.calibration_points import timed
 
 TRUTH = AttentionModel(
     "flash-attn-3",
@@ -61,10 +64,10 @@ def invented_calls(count: int, seed: int, direction: str = "forward", noise: flo
         kv_heads = int(random.choice([1, 4, 8]))
         q_heads = kv_heads * int(random.choice([1, 4, 8]))
         calls.append(MeasuredCall(q_lens, k_lens, q_heads, kv_heads, 128, direction, 1.0))
-    times = predict_us(TRUTH, calls) * np.exp(noise * random.standard_normal(count))
+    factors = np.exp(noise * random.standard_normal(count)).tolist()
     return [
-        MeasuredCall(c.q_lens, c.k_lens, c.q_heads, c.kv_heads, 128, direction, float(us))
-        for c, us in zip(calls, times, strict=True)
+        replace(call, us=call.us * factor)
+        for call, factor in zip(timed(calls, direction, TRUTH), factors, strict=True)
     ]
 
 

@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from costmodel.attention import AttentionFit, AttentionModel
-from costmodel.attention_calls import MeasuredCall
 from costmodel.attention_prior import PRIOR
 from costmodel.calibrated import traits_of
 from costmodel.estimate import Source
-from costmodel.fit_attention import fit_attention, predict_us
+from costmodel.fit_attention import fit_attention
 from executor.calibration.attention import planned_calls
 from executor.calibration.request import EFFORTS
 from executor.calibration.selection import LOPSIDED_EVERY, SHORT_SEGMENTS, choose
+from tests.costmodel.calibration_points import timed
 
 KERNEL = "torch-varlen"
 BACKWARD = replace(
@@ -64,7 +64,7 @@ def test_calls_planned_for_a_gpu_tell_what_an_empty_block_takes(
     calls = planned_calls(effort, head_dim, torch.device("cuda"), effort.call_us * 5e5)
     truth = model(head_dim, block_us)
     wanted = truth.fit(head_dim, "backward")[0].coefficients.empty_tile_us
-    forward, backward = (timed(calls, truth, d) for d in ("forward", "backward"))
+    forward, backward = (timed(calls, d, truth) for d in ("forward", "backward"))
     random = np.random.default_rng(0)
     off = []
     for _ in range(12):
@@ -91,7 +91,7 @@ def test_lopsided_calls_do_not_lengthen_a_calibration(head_dim):
     truth, times = model(head_dim, 0.9), []
     for lopsided in (False, True):
         calls = choose(96, head_dim, 1e10, 6e10, lopsided=lopsided)
-        both = (timed(calls, truth, direction) for direction in ("forward", "backward"))
+        both = (timed(calls, direction, truth) for direction in ("forward", "backward"))
         times.append(sum(call.us for one in both for call in one))
     assert times[1] <= 1.03 * times[0]
 
@@ -111,13 +111,3 @@ def model(head_dim, block_us):
             AttentionFit("backward", head_dim, tile_q, tile_k, backward, Source.MEASURED, None),
         ),
     )
-
-
-def timed(calls, truth, direction):
-    """The calls with the model's times."""
-    blank = [
-        MeasuredCall(c.q_lens, c.k_lens, c.q_heads, c.kv_heads, c.head_dim, direction, 1.0)
-        for c in calls
-    ]
-    times = predict_us(truth, blank).tolist()
-    return [replace(call, us=us) for call, us in zip(blank, times, strict=True)]
