@@ -18,10 +18,14 @@ Clock = NDArray[np.float64]
 
 
 class Stream(StrEnum):
-    """Where work queues: kernels and copies on one stream, the exchange on another."""
+    """Where work queues: kernels and copies on one stream, the exchange on another.
+
+    And what the host does before it can go on to the next layer.
+    """
 
     COMPUTE = "compute"
     EXCHANGE = "exchange"
+    HOST = "host"
 
 
 class Kind(StrEnum):
@@ -142,7 +146,8 @@ class Timeline:
 
     def chrome_trace(self) -> dict[str, Any]:
         """Return the picture in the Chrome/Perfetto trace format, times in microseconds."""
-        tracks = list(Stream)
+        used = {entry.stream for entry in self.entries if (entry.end_us > entry.start_us).any()}
+        tracks = [stream for stream in Stream if stream in used or stream is not Stream.HOST]
         events: list[dict[str, Any]] = []
         for rank in range(self.ranks):
             events.append(
@@ -153,6 +158,8 @@ class Timeline:
                 for t, s in enumerate(tracks)
             )
         for entry in self.entries:
+            if entry.stream not in tracks:
+                continue
             events.extend(
                 {
                     "ph": "X",

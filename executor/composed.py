@@ -19,7 +19,7 @@ from flashcp.prediction import Direction, Setting
 
 Times = list[dict[str, float]]  # of each rank, microseconds by piece
 _Clock = NDArray[np.float64]
-_SUMS = "sum dKV of the node"
+_SUMS, _PASSED = "sum dKV of the node", "pass on KV"
 
 
 def exchange_us(plan: Plan, setting: Setting) -> float:
@@ -56,7 +56,11 @@ class _Direction:
     def run(self) -> None:
         if self._plan.exchange is Exchange.RING:
             self._ring()
-        elif self._direction == "forward":
+            return
+        if self._costs.posting_us.any():
+            posting_us = self._costs.posting_us
+            self._line.run(Kind.EXCHANGE, "post messages", posting_us, stream=Stream.HOST)
+        if self._direction == "forward":
             self._forward()
         else:
             self._backward()
@@ -118,8 +122,9 @@ class _Direction:
         levels = self._costs.two_levels
         if levels is None:
             return self._costs.exchange_us(self._direction) / self._costs.chunks
-        summed_us = float(self._us(_SUMS).max()) / self._costs.chunks
-        return levels.across.us + levels.inside.us + summed_us
+        between = _PASSED if self._direction == "forward" else _SUMS
+        between_us = float(self._us(between).max()) / self._costs.chunks
+        return levels.across.us + levels.inside.us + between_us
 
     def _exchange(self, what: str, beside: pipeline.Beside | None) -> _Clock | None:
         """Queue a part of the exchange; return when it has ended, None where nothing travels."""
@@ -129,16 +134,17 @@ class _Direction:
         us = alone_us if beside is None else beside.exchange_us
         if levels is None:
             return line.collective(what, us, after=line.now(Stream.COMPUTE))
-        # What is passed on lies where it landed; home, the node's gradients are summed before they
-        # cross.
+        # What is passed on lies where it landed, but for bundles; home, the node's gradients are
+        # summed before they cross.
         slower = us / alone_us
         rails = (f"{what}, across nodes", levels.across.us * slower)
         inside = (f"{what}, inside nodes", levels.inside.us * slower)
         first, last = (rails, inside) if what == "KV" else (inside, rails)
         came = line.collective(*first, after=line.now(Stream.COMPUTE))
-        if what == "dKV":
-            summed_us = self._us(_SUMS) / self._costs.chunks * slower
-            came = line.run(Kind.COPIES, _SUMS, summed_us, stream=Stream.EXCHANGE, after=came)
+        between = _SUMS if what == "dKV" else _PASSED
+        if what == "dKV" or self._plan.bundled:
+            between_us = self._us(between) / self._costs.chunks * slower
+            came = line.run(Kind.COPIES, between, between_us, stream=Stream.EXCHANGE, after=came)
         return line.collective(*last, after=came)
 
     def _ring(self) -> None:

@@ -18,7 +18,7 @@ from executor.joined import Call, Kept
 from executor.kernels import Kernel
 from executor.kernels.segments import Triple
 from executor.record import Recorder
-from executor.transfers import Collective, Messages, Pattern, Schedule, Start, Transfer
+from executor.transfers import Bundle, Collective, Messages, Pattern, Schedule, Start, Transfer
 
 R = TypeVar("R")
 
@@ -102,9 +102,13 @@ class Emulation:
             self._transfer(transfers)
         passed_on = [start.then() for start in starts if start.then is not None]
         if passed_on:
-            self._messages(passed_on)
+            self._transfer(passed_on)
 
     def _transfer(self, transfers: Sequence[Transfer]) -> None:
+        bundles = [one for one in transfers if isinstance(one, Bundle)]
+        if bundles:
+            self._bundles(bundles)
+            return
         collectives = [one for one in transfers if isinstance(one, Collective)]
         if not collectives:
             self._messages([one for one in transfers if isinstance(one, Messages)])
@@ -121,6 +125,17 @@ class Emulation:
                 torch.cat(parts, out=one.recv)
             else:
                 torch.sum(torch.stack(parts), 0, out=one.recv)
+
+    def _bundles(self, bundles: Sequence[Bundle]) -> None:
+        ranks = len(self.handles)
+        parts = [torch.split(one.send, list(one.send_splits)) for one in bundles]
+        for rank, one in enumerate(bundles):
+            self.sent_bytes[rank] += one.sent_bytes(rank, ranks)
+            came = [sent[rank] for sent in parts]
+            due = list(one.recv_splits)
+            if [len(rows) for rows in came] != due:
+                raise AssertionError(f"rank {rank} is sent {list(map(len, came))} rows, {due} due")
+            torch.cat(came, out=one.recv)
 
     def _messages(self, messages: Sequence[Messages]) -> None:
         ranks = len(self.handles)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from executor.bundled import Bundled
 from executor.errors import RunError
 from executor.gathered import Gathered
 from executor.joined import Keys
@@ -158,7 +159,10 @@ def _keys(placed: Placement, rank: int, device: torch.device, found: Calls, ways
     plan = placed.plan
     gathers = plan.exchange in (Exchange.ALL_GATHER, Exchange.ALL_GATHER_NON_LAST)
     if not gathers or padded_rows(placed) == 0:
-        return Landed.of(landing(placed, rank), found.in_place, device)
+        lands = landing(placed, rank)
+        if plan.bundled and lands.hops:
+            return Bundled.of(lands, plan.cp, found.in_place, device)
+        return Landed.of(lands, found.in_place, device)
     scatters = ways.gradients == "reduce-scatter"
     if ways.copies == "published" and plan.strategy in PER_SHARD:
         return Published.of(placed, rank, found, device, scatters=scatters)

@@ -81,6 +81,7 @@ class Job:
                     "overlap": plan.overlap,
                     "ranks_per_node": plan.ranks_per_node,
                     "head_chunks": plan.head_chunks,
+                    "bundled": plan.bundled,
                 }
                 for plan in self.plans
             ],
@@ -114,5 +115,6 @@ def _plan(said: dict[str, Any], arrays: dict[str, Any]) -> Plan:
         overlap=said["overlap"],
         ranks_per_node=said["ranks_per_node"],
         head_chunks=said["head_chunks"],
+        bundled=said["bundled"],
         **arrays,
     )

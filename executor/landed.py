@@ -28,9 +28,10 @@ from torch import Tensor
 
 from executor.kernels.segments import Pair
 from executor.landing import Hop, Landing, Message, packed
+from executor.own_rows import OwnRows, Returned
 from executor.placement import Indices
 from executor.record import Part
-from executor.rows import Rows, Sums, count, move, put, rows, take_into
+from executor.rows import Rows, Sums, count, move, rows, take_into
 from executor.transfers import Messages, Schedule, Start
 
 if TYPE_CHECKING:
@@ -60,12 +61,9 @@ class Landed:
         keys: rows of it that the waiting call reads, J.
         hops: of messages; none where no rank sends anything.
         pack: local rows to pack where KV travels in several parts, and the hops from there.
-        in_place: local rows, the first ones, whose keys are read where they lie.
-        home: rows of the landing of each local row from `in_place` on.
-        prefix: local rows that are also in a later own shard's prefix, and where there.
+        own: own rows, beside what lands.
         common: where common prefixes land, and where else they are read.
         sums: of common prefixes' gradients, where they land.
-        sums_home: of what comes back of own tokens and own prefixes' gradients, local rows.
         relay: what is passed on; None without two levels.
     """
 
@@ -73,12 +71,9 @@ class Landed:
     keys: int
     hops: tuple[Hop, ...]
     pack: tuple[Rows, tuple[Hop, ...]]
-    in_place: int
-    home: Rows
-    prefix: tuple[Rows, Rows]
+    own: OwnRows
     common: tuple[Rows, Rows]
     sums: Sums | None
-    sums_home: Sums | None
     relay: Relay | None
 
     @classmethod
@@ -98,18 +93,21 @@ class Landed:
             keys=found.keys,
             hops=found.hops,
             pack=(rows(apart.rows, device), apart.hops),
-            in_place=in_place,
-            home=rows(found.home, device),
-            prefix=(rows(found.prefix_from, device), rows(found.prefix_to, device)),
+            own=OwnRows.of(
+                found,
+                in_place,
+                (_together([np.arange(m.start, m.stop) for m in own]), _together(mine)),
+                device,
+            ),
             common=(rows(found.common_from, device), rows(found.common_to, device)),
             sums=Sums.of(device, (found.common_from, found.common_to)),
-            sums_home=Sums.of(
-                device,
-                (_together([np.arange(m.start, m.stop) for m in own]), _together(mine)),
-                (found.prefix_from, found.prefix_to),
-            ),
             relay=_relay(found, returned, places, device) if len(found.hops) > 1 else None,
         )
+
+    @property
+    def in_place(self) -> int:
+        """Local rows, the first ones, whose keys are read where they lie."""
+        return self.own.in_place
 
     @property
     def moves(self) -> bool:
@@ -124,24 +122,19 @@ class Landed:
             kv: k and v [t, Hkv, D], or some heads of them.
             packs: whether to pack what others need, else to send it from where it lies.
         """
-        record = call.record
         shape = (self.rows, *kv[0].shape[1:])
         landing = kv[0].new_empty(shape), kv[1].new_empty(shape)
         ticket = None
         if self.moves:
             hops, sent = self.hops, kv
-            with record.piece(Part.COPIES, "pack KV"):
+            with call.record.piece(Part.COPIES, "pack KV"):
                 if packs:
                     which, hops = self.pack
                     sent = _taken(kv[0], which), _taken(kv[1], which)
                 transfers = [_forward(hops[0], sent, landing)]
             then = partial(_forward, hops[1], sent, landing) if len(hops) > 1 else None
             ticket = yield Start(transfers, then, name="KV")
-        if count(self.home) or count(self.prefix[1]):
-            with record.piece(Part.COPIES, "place own KV"):
-                for x, target in zip(kv, landing, strict=True):
-                    put(target, self.home, x[self.in_place :])
-                    move(target, self.prefix[1], x, self.prefix[0])
+        self.own.place(call, kv, landing)
         return ticket, landing
 
     def joined(self, call: "Call", landing: Pair) -> Pair:
@@ -152,7 +145,7 @@ class Landed:
                     move(x, self.common[1], x, self.common[0])
         return landing[0][: self.keys], landing[1][: self.keys]
 
-    def give_back(self, call: "Call", dkv: Pair) -> Schedule[tuple[Any, "Returned"]]:
+    def give_back(self, call: "Call", dkv: Pair) -> Schedule[tuple[Any, Returned]]:
         """Send the gradients of received rows back; return the ticket and what comes.
 
         Args:
@@ -177,22 +170,9 @@ class Landed:
         ticket = yield Start([first], then, name="dKV")
         return ticket, Returned(dkv, back)
 
-    def finish(self, call: "Call", returned: "Returned", dkv: Pair) -> None:
-        """Complete the gradients of own rows.
-
-        Args:
-            call: the call.
-            returned: what `give_back` gave, arrived.
-            dkv: gradients of k and v [t, Hkv, D], or some heads of them, of which the rows read in
-                place are written.
-        """
-        if not count(self.home) and self.sums_home is None:
-            return
-        with call.record.piece(Part.COPIES, "add dKV"):
-            for target, dkeys, back in zip(dkv, returned.keys, returned.back, strict=True):
-                take_into(target[self.in_place :], dkeys, self.home)
-                if self.sums_home is not None:
-                    self.sums_home.add(target, back, dkeys)
+    def finish(self, call: "Call", returned: Returned, dkv: Pair) -> None:
+        """Complete the gradients of own rows; see `OwnRows.finish`."""
+        self.own.finish(call, returned, dkv)
 
     def _across(self, call: "Call", dkv: Pair, back: Pair, relay: Relay) -> Messages:
         """Sum the node's gradients of what was passed on, and return them across."""
@@ -209,19 +189,6 @@ class Landed:
             sends += [(message.peer, x[at : at + size_]) for x in sums]
             at += size_
         return Messages(sends, _where_returned(hop, back))
-
-
-@dataclass(frozen=True, eq=False)
-class Returned:
-    """Gradients on their way home.
-
-    Attributes:
-        keys: of the landing's keys and values [J, Hkv, D].
-        back: what others return, [rows sent in all hops, Hkv, D].
-    """
-
-    keys: Pair
-    back: Pair
 
 
 def _taken(x: Tensor, which: Rows) -> Tensor:

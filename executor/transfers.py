@@ -76,7 +76,33 @@ class Messages:
         return sum(rows.numel() * rows.element_size() for _, rows in self.sends)
 
 
-Transfer: TypeAlias = Collective | Messages
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """One rank's part of an all-to-all in parts of any size, none to itself.
+
+    Attributes:
+        send: rows to send, contiguous, [rows, ...], for rank 0 first.
+        recv: where received rows go, contiguous, [rows, ...], from rank 0 first.
+        send_splits: how many rows each rank gets.
+        recv_splits: how many come from each.
+    """
+
+    send: Tensor
+    recv: Tensor
+    send_splits: Sequence[int]
+    recv_splits: Sequence[int]
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a GPU's streams carry it."""
+        return self.send.is_cuda
+
+    def sent_bytes(self, rank: int, ranks: int) -> int:  # noqa: ARG002 - as of a collective
+        """Return the bytes that leave `rank`."""
+        return self.send.numel() * self.send.element_size()
+
+
+Transfer: TypeAlias = Collective | Messages | Bundle
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,12 +111,12 @@ class Start:
 
     Attributes:
         transfers: which run side by side.
-        then: gives the messages to pass on once all of these have arrived; None where nothing is.
+        then: gives what to pass on once all of these have arrived; None where nothing is.
         name: of the exchange, as the picture shows it.
     """
 
     transfers: Sequence[Transfer]
-    then: Callable[[], Messages] | None = None
+    then: Callable[[], Messages | Bundle] | None = None
     name: str = field(default="", kw_only=True)
 
 

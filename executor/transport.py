@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 
 from executor.record import Part, Recorder
-from executor.transfers import Messages, Pattern, Schedule, Start, Transfer
+from executor.transfers import Bundle, Messages, Pattern, Schedule, Start, Transfer
 
 R = TypeVar("R")
 
@@ -99,6 +99,8 @@ class Transport:
             self.sent_bytes += transfer.sent_bytes(self.rank, self.ranks)
             if isinstance(transfer, Messages):
                 work += self._exchanged(transfer)
+            elif isinstance(transfer, Bundle):
+                work.append(self._bundled(transfer))
             else:
                 collective = COLLECTIVES[transfer.pattern]
                 work.append(
@@ -114,6 +116,18 @@ class Transport:
             for peer, rows in listed
         ]
         return dist.batch_isend_irecv(operations) if operations else []
+
+    def _bundled(self, bundle: Bundle) -> dist.Work:
+        """Send and receive rows for each rank in one operation of the host."""
+        work: dist.Work = COLLECTIVES[Pattern.ALL_TO_ALL](
+            bundle.recv,
+            bundle.send,
+            list(bundle.recv_splits),
+            list(bundle.send_splits),
+            group=self.group,
+            async_op=True,
+        )
+        return work
 
     def _global(self, rank: int) -> int:
         return rank if self.group is None else dist.get_global_rank(self.group, rank)

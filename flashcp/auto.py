@@ -186,4 +186,5 @@ def _plan(lengths: "NDArray[np.int32]", cp: int, option: Option, strategy: str) 
         overlap=option.overlap,
         ranks_per_node=option.ranks_per_node,
         head_chunks=option.head_chunks,
+        bundled=option.bundled,
     )

@@ -2,12 +2,13 @@
 
 What is sent to one rank alone goes from where it lies and lands where the kernel reads it, so
 forward only what a rank's shards share is copied; backward every gradient that comes back is read
-once, and the own row it is added to is read and written once, whatever the number of them. An
-all-gather's parts lie rank by rank: every waiting shard's keys are collected from them, and
-backward their gradients are added up row by row before they go home, which reads and writes the
-pack once more. So do a GPU's one-pass kernels (`executor.fused`; counted from a run of them in
-tests/executor/test_copied_bytes.py). torch's own operators, on a CPU or where Triton is missing,
-move up to six times as much backward; beside attention on a CPU that is still below 1%.
+once, and the own row it is added to is read and written once, whatever the number of them. Bundled,
+every row is copied besides into a message and out of it, both ways. An all-gather's parts lie rank
+by rank: every waiting shard's keys are collected from them, and backward their gradients are added
+up row by row before they go home, which reads and writes the pack once more. So do a GPU's one-pass
+kernels (`executor.fused`; counted from a run of them in tests/executor/test_copied_bytes.py).
+torch's own operators, on a CPU or where Triton is missing, move up to six times as much backward;
+beside attention on a CPU that is still below 1%.
 """
 
 from dataclasses import dataclass
@@ -57,6 +58,7 @@ def copied_tokens(
     sent: "NDArray[np.int64]",
     dtype_bytes: int,
     chunks: int = 1,
+    bundles: "NDArray[np.int64] | None" = None,
 ) -> "NDArray[np.float64]":
     """Count what each rank copies, [4, cp].
 
@@ -68,6 +70,7 @@ def copied_tokens(
         dtype_bytes: bytes of an element.
         chunks: parts by heads that it travels in; several are packed, as a part of a row's heads is
             no neighbour of the next row's.
+        bundles: where a plan is bundled, tokens that each rank receives in the last hop, [cp].
 
     Returns:
         Forward, into a send buffer; beside the kernel. Backward, before gradients go home; after.
@@ -75,6 +78,7 @@ def copied_tokens(
     return _copied_tokens(
         exchange in LANDING,
         exchange in LANDING and chunks > 1,
+        bundles is not None,
         exchange is Exchange.ALL_GATHER_NON_LAST,
         overlap,
         held.tokens,
@@ -85,6 +89,7 @@ def copied_tokens(
         held.non_last,
         held.received,
         sent,
+        sent if bundles is None else bundles,
         4.0 / dtype_bytes,
     )
 
@@ -93,6 +98,7 @@ def copied_tokens(
 def _copied_tokens(
     lands: bool,
     parts: bool,
+    bundled: bool,
     packs: bool,
     overlap: bool,
     held: "NDArray[np.int64]",
@@ -103,6 +109,7 @@ def _copied_tokens(
     non_last: "NDArray[np.int64]",
     received: "NDArray[np.int64]",
     sent: "NDArray[np.int64]",
+    returned: "NDArray[np.int64]",
     width: float,
 ) -> "NDArray[np.float64]":
     """Count for `copied_tokens`; `width` is a float32's bytes over an element's."""
@@ -113,11 +120,15 @@ def _copied_tokens(
         # In one call, a rank where anything waits attends to all of its keys side by side.
         beside = float(held[rank]) if not overlap and waiting[rank] > 0 else 0.0
         if lands:
-            if parts:
-                tokens[PACKED, rank] = non_last[rank]
             common = float(prefix[rank] - received[rank] - repeated[rank])
             tokens[PLACED, rank] = common + repeated[rank] + beside
             tokens[SUMMED, rank] = 1.5 * common
+            if bundled:
+                tokens[PACKED, rank] = sent[rank]
+                tokens[PLACED, rank] += received[rank]
+                tokens[SUMMED, rank] += returned[rank]
+            elif parts:
+                tokens[PACKED, rank] = non_last[rank]
             tokens[RETURNED, rank] = beside + 0.5 * (sent[rank] + repeated[rank]) + non_last[rank]
         elif gathered > 0:
             keys = prefix[rank] + beside

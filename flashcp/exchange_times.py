@@ -28,19 +28,21 @@ class TwoLevels:
 
     Attributes:
         across: between nodes, over the rails.
-        summed_us: backward, of each rank's sums between the two, [cp]; forward nothing is copied.
+        passed_us: forward, of what each rank copies from one message into the next, [cp]; 0 but
+            where they are bundled.
+        summed_us: backward, of each rank's sums between the two, [cp].
         inside: within nodes.
     """
 
     across: Estimate
+    passed_us: "NDArray[np.float64]"
     summed_us: "NDArray[np.float64]"
     inside: Estimate
 
     def whole(self, direction: "Direction") -> Estimate:
-        """Return all of it: the slowest rank's sums hold up the others."""
-        us = self.across.us + self.inside.us
-        if direction == "backward":
-            us += float(self.summed_us.max())
+        """Return all of it: the slowest rank's copies or sums hold up the others."""
+        between = self.passed_us if direction == "forward" else self.summed_us
+        us = self.across.us + self.inside.us + float(between.max())
         return Estimate(us, max(self.across.source, self.inside.source))
 
 
@@ -70,22 +72,26 @@ def needed_exchange(
 
 def two_level_exchange(
     tokens: "tuple[NDArray[np.int64], ...]",
-    summed_tokens: "NDArray[np.int64]",
+    relayed: "tuple[NDArray[np.int64], ...]",
     cp: int,
     ranks_per_node: int,
     setting: "Setting",
     chunks: int = 1,
+    *,
+    bundled: bool = False,
 ) -> TwoLevels:
     """Return the times of an exchange of needed KV in two levels, one way, of one of its parts.
 
     Args:
         tokens: sent across, received across, sent inside, received inside; [cp] each.
-        summed_tokens: gradients that each rank adds up for other nodes, [cp].
+        relayed: tokens passed on, and gradients that each rank adds up for other nodes; [cp] each.
         cp: ranks.
         ranks_per_node: ranks that share a node; divides `cp`.
         setting: hardware and model shape.
         chunks: parts that it travels in.
+        bundled: whether what is passed on is copied into a message.
     """
+    passed, summed = relayed
     across_sent, across_received, inside_sent, inside_received = tokens
     kv_bytes = setting.model.kv_bytes_per_token / chunks
     profile = setting.profile
@@ -98,10 +104,12 @@ def two_level_exchange(
         )
     # Gradients are read, and their sum for each token that came is written. `us_array` counts a
     # byte read and written as one byte moved.
-    summed = (across_received + summed_tokens).astype(np.float64) * 0.5
-    return TwoLevels(
-        across, profile.copies.us_array(summed * kv_bytes, np.zeros(cp), "in-place"), inside
+    copied = passed * bundled, (across_received + summed) / 2
+    passed_us, summed_us = (
+        profile.copies.us_array(tokens.astype(np.float64) * kv_bytes, np.zeros(cp), "in-place")
+        for tokens in copied
     )
+    return TwoLevels(across, passed_us, summed_us, inside)
 
 
 def ring_transfers_us(largest_tokens: int, cp: int, setting: "Setting") -> float:

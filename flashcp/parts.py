@@ -57,20 +57,21 @@ def _parts(ends: Clock, attention: Clock, copies: Clock) -> tuple[float, float, 
 
 def _joined(costs: PlanCosts, direction: Direction, began_us: float) -> tuple[Clock, Clock, Clock]:
     """Return each rank's end, attention and copies of one direction."""
-    copies = costs.copies
+    copies, posted_us = costs.copies, began_us + costs.posting_us
     copied = copies.packed + copies.placed + copies.merged
     if direction == "backward":
         copied = copies.summed + copies.added + copies.returned
     if costs.plan.overlap:
         beside = costs.beside(direction, began_us)
-        return beside.ends, beside.attention, copied
+        return np.maximum(beside.ends, posted_us), beside.attention, copied
     exchange_us = costs.exchange_us(direction)
     _, attention = costs.attention(direction)
     if direction == "forward":
         arrived = (began_us + copies.packed).max() + exchange_us
-        return arrived + copies.placed + attention, attention, copied
+        ends = arrived + copies.placed + attention
+        return np.maximum(ends, posted_us), attention, copied
     arrived = (began_us + attention + copies.summed).max() + exchange_us
-    return arrived + copies.returned, attention, copied
+    return np.maximum(arrived + copies.returned, posted_us), attention, copied
 
 
 def _ring(costs: PlanCosts, direction: Direction, began_us: float) -> tuple[Clock, Clock, Clock]:

@@ -96,6 +96,7 @@ def total_us(
     chunks: int,
     copies: "tuple[Clock, Clock, Clock]",
     profile: "Profile",
+    least_us: float = 0.0,
 ) -> float:
     """Return when the slowest rank has ended `forward` and then `backward`, in one compiled call.
 
@@ -105,9 +106,10 @@ def total_us(
         chunks: parts that it travels in.
         copies: packed, placed, summed and returned, [4, N]; merged; added.
         profile: whose factors count.
+        least_us: that each way takes, whatever the device does.
     """
     factors = profile.overlap_factor.value, profile.exchange_overlap_factor.value
-    found: float = _total_us(*attention, *exchange_us, chunks, *copies, *factors)
+    found: float = _total_us(*attention, *exchange_us, chunks, *copies, *factors, least_us)
     return found
 
 
@@ -188,14 +190,15 @@ def _backward(
 def _total_us(
     own: "Clock", part: "Clock", own_back: "Clock", part_back: "Clock",
     exchange_us: float, exchange_back_us: float, chunks: int,
-    copied: "Clock", merged: "Clock", added: "Clock", factor: float, other: float,
+    copied: "Clock", merged: "Clock", added: "Clock", factor: float, other: float, least: float,
 ) -> float:  # fmt: skip
     packed, placed, summed, returned = copied[0], copied[1], copied[2], copied[3]
     forth = _forward(
         own, part, exchange_us, chunks, packed, placed, merged, factor, other, 0.0
     )[3]  # fmt: skip
+    there = max(forth.max(), least)
     back = _backward(
         own_back, part_back, exchange_back_us, chunks, summed, added, returned, factor, other,
-        forth.max(),
+        there,
     )[3]  # fmt: skip
-    return float(back.max())
+    return float(max(back.max(), there + least))

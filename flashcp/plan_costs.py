@@ -20,6 +20,7 @@ from flashcp.copied_by_shard import shard_copies
 from flashcp.errors import PlanError
 from flashcp.exchange import Exchange, across_tokens, waiting_segments
 from flashcp.exchange_times import TwoLevels, needed_exchange, two_level_exchange
+from flashcp.messages import posting_us
 from flashcp.overlap import side_by_side
 from flashcp.ring import local_segments, ring_segments
 from groundwork.jit import jit
@@ -211,6 +212,7 @@ class PlanCosts:
             self._sent_tokens(),
             self.setting.model.dtype_bytes,
             self.chunks,
+            self._last_hop_tokens() if plan.bundled else None,
         )
         packed, placed, summed, returned = (
             self._moved_us(row * float(self.kv_bytes)) for row in tokens
@@ -242,6 +244,23 @@ class PlanCosts:
             return self.plan.non_last_tokens
         return self.plan.rank_tokens
 
+    def _last_hop_tokens(self) -> "NDArray[np.int64]":
+        """Return the tokens that each rank receives in an exchange's last hop."""
+        if self.plan.exchange is Exchange.ALL_TO_ALL_TWO_LEVEL:
+            return self.plan.two_level_tokens[3]
+        return self.plan.needed_tokens[1]
+
+    @cached_property
+    def posting_us(self) -> Clock:
+        """What posting its messages takes each rank's host in one direction, [N].
+
+        It runs ahead of the device, so a layer takes no less, one way, than this.
+        """
+        plan = self.plan
+        if plan.bundled or plan.exchange not in LANDING:
+            return np.zeros(plan.cp)
+        return posting_us(plan.pieces, self.chunks)
+
     @cached_property
     def two_levels(self) -> TwoLevels | None:
         """The steps of one part of the exchange; None unless it has two levels."""
@@ -250,11 +269,12 @@ class PlanCosts:
             return None
         return two_level_exchange(
             plan.two_level_tokens,
-            plan.relayed_tokens[1],
+            plan.relayed_tokens,
             plan.cp,
             plan.ranks_per_node,
             self.setting,
             self.chunks,
+            bundled=plan.bundled,
         )
 
     def exchange_us(self, direction: "Direction") -> float:

@@ -28,8 +28,8 @@ from groundwork.atomic import replace_whole
 if TYPE_CHECKING:
     from traces.packing import Packing
 
-FORMAT_VERSION = 3
-_READ_VERSIONS = (1, 2, 3)
+FORMAT_VERSION = 4
+_READ_VERSIONS = (1, 2, 3, 4)
 SHARDS = pa.schema(
     [
         pa.field("pack", pa.int32(), nullable=False),
@@ -48,12 +48,14 @@ PACKS = pa.schema(
         ("fingerprint", pa.string()),
         ("ranks_per_node", pa.int32()),  # 0 where the exchange has no two levels
         ("head_chunks", pa.int32()),
+        ("bundled", pa.bool_()),
     ]
 )
 _PACKS_OF_VERSION = {
     1: pa.schema(list(PACKS)[:4]),
     2: pa.schema(list(PACKS)[:5]),
-    3: PACKS,
+    3: pa.schema(list(PACKS)[:6]),
+    4: PACKS,
 }
 DOCUMENTS = pa.schema(
     [("pack", pa.int32()), ("document", pa.int32()), ("row", pa.int64()), ("offset", pa.int64())]
@@ -175,6 +177,7 @@ def _pack_table(plans: list[Plan]) -> pa.Table:
             plan.fingerprint,
             plan.ranks_per_node or 0,
             plan.head_chunks,
+            plan.bundled,
         )
         for plan in plans
     ]
@@ -316,6 +319,7 @@ def _plan(header: Header, columns: dict[str, NDArray[Any]], said: dict[str, Any]
         overlap=said["overlap"],
         ranks_per_node=said.get("ranks_per_node") or None,
         head_chunks=said.get("head_chunks", 1),
+        bundled=said.get("bundled", False),
         **shards,
     )
     if plan.fingerprint != said["fingerprint"]:

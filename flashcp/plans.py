@@ -24,6 +24,7 @@ from flashcp.exchange import (
     two_level_counts,
     waiting_tokens,
 )
+from flashcp.messages import needed_pieces
 from groundwork.jit import jit
 
 if TYPE_CHECKING:
@@ -54,10 +55,12 @@ class Plan:
         head_chunks: in how many parts KV travels, by KV heads, one after another: while one does,
             the heads that have come attend to prefixes. Models whose KV heads it does not divide
             use the greatest common divisor (`chunks`). 1 but where needed KV travels with overlap.
+        bundled: whether all that one rank sends another in a hop is packed into one message, where
+            needed KV travels; else every piece is a message of its own, which copies nothing.
 
     Raises:
         PlanError: `ranks_per_node` is missing, not wanted, or does not divide `cp`; `head_chunks`
-            is below 1, or above where it cannot be.
+            is below 1, or above where it cannot be; `bundled` is set where nothing can be.
     """
 
     lengths: "NDArray[np.int32]"
@@ -71,10 +74,13 @@ class Plan:
     overlap: bool = False
     ranks_per_node: int | None = None
     head_chunks: int = 1
+    bundled: bool = False
 
     def __post_init__(self) -> None:
         check_nodes(self.exchange, self.cp, self.ranks_per_node)
         check_chunks(self.exchange, self.overlap, self.head_chunks)
+        if self.bundled and self.exchange not in LANDING:
+            raise PlanError(f"the exchange {self.exchange} has no messages to bundle")
         self._close()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -163,6 +169,12 @@ class Plan:
         return self._two_level_counts[4:]
 
     @cached_property
+    def pieces(self) -> "NDArray[np.int64]":
+        """Pieces of needed KV that each rank sends and receives, [cp]; of plans that send such."""
+        shards = self.document, self.rank, self.start
+        return needed_pieces(*shards, self.cp, self.ranks_per_node)
+
+    @cached_property
     def _two_level_counts(self) -> "tuple[NDArray[np.int64], ...]":
         if self.ranks_per_node is None:
             raise PlanError(f"a plan with the exchange {self.exchange} has no two levels")
@@ -175,6 +187,7 @@ class Plan:
         """16 hexadecimal digits, the same wherever the same plan was made."""
         more = "" if self.ranks_per_node is None else f" {self.ranks_per_node}"
         more += "" if self.head_chunks == 1 else f" chunks {self.head_chunks}"
+        more += " bundled" if self.bundled else ""
         digest = hashlib.sha256(
             f"flashcp plan 1 {self.cp} {self.exchange} {self.overlap:d}{more}".encode()
         )

@@ -160,6 +160,7 @@ class _Run:
             self._ring("forward")
             return
         line, copies = self.timeline, self.costs.copies
+        self._post()
         if not self.plan.overlap:
             packed = line.run(Kind.COPIES, "pack KV", copies.packed)
             arrived = self._exchange("forward", self.costs.exchange_us("forward"), packed)
@@ -182,6 +183,7 @@ class _Run:
             self._ring("backward")
             return
         line, copies = self.timeline, self.costs.copies
+        self._post()
         if not self.plan.overlap:
             line.run(Kind.BACKWARD, _ALL, self.costs.attention("backward")[1])
             packed = line.run(Kind.COPIES, "sum dKV", copies.summed)
@@ -200,6 +202,12 @@ class _Run:
         for arrived in came:
             line.run(Kind.COPIES, "add dKV", copies.returned / chunks, after=arrived)
 
+    def _post(self) -> None:
+        """Queue what the host does, which goes on to the next layer when it has posted this one."""
+        posting_us = self.costs.posting_us
+        if posting_us.any():
+            self.timeline.run(Kind.EXCHANGE, "post messages", posting_us, stream=Stream.HOST)
+
     def _exchange(self, direction: Direction, us: float, packed: Clock) -> Clock:
         """Queue a part of an exchange that takes `us`, in one step or in two; return its end, [cp].
 
@@ -215,7 +223,11 @@ class _Run:
         rails = (f"{what}, across nodes", levels.across.us * slower)
         inside = (f"{what}, inside nodes", levels.inside.us * slower)
         if direction == "forward":
-            return line.collective(*inside, after=line.collective(*rails, after=packed))
+            came = line.collective(*rails, after=packed)
+            if self.plan.bundled:
+                passed_us, name = levels.passed_us * slower, "pass on KV"
+                came = line.run(Kind.COPIES, name, passed_us, stream=Stream.EXCHANGE, after=came)
+            return line.collective(*inside, after=came)
         came = line.collective(*inside, after=packed)
         summed_us = levels.summed_us * slower
         name = "sum dKV of the node"

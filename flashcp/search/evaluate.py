@@ -25,6 +25,7 @@ from flashcp.exchange import (
     waiting_tokens,
 )
 from flashcp.exchange_times import needed_exchange, two_level_exchange
+from flashcp.messages import needed_pieces, posting_us
 from flashcp.plan_costs import merged_bytes, prefixes_us
 from flashcp.plans import MOST_CHUNKS
 from flashcp.strategies._shards import columns
@@ -57,6 +58,7 @@ class Option:
         across_tokens: tokens that it sends from node to node, all ranks together.
         ranks_per_node: where the exchange has two levels; else None.
         head_chunks: parts by heads that KV travels in.
+        bundled: whether all that one rank sends another is one message a hop and part.
     """
 
     rows: "Rows"
@@ -67,21 +69,24 @@ class Option:
     across_tokens: float = 0.0
     ranks_per_node: int | None = None
     head_chunks: int = 1
+    bundled: bool = False
 
 
 @dataclass(frozen=True)
 class _Way:
     """An exchange of a placement: what each rank sends, its time each way, its traffic.
 
-    `times` is of so many parts, both ways.
+    `times` is of so many parts, bundled or not, both ways; `last_hop` what each rank receives in
+    its last hop, where needed KV travels.
     """
 
     exchange: Exchange
     sent_tokens: "NDArray[np.int64]"
-    times: "Callable[[int], tuple[float, float]]"
+    times: "Callable[..., tuple[float, float]]"
     moved_tokens: float
     across_tokens: float
     ranks_per_node: int | None = None
+    last_hop: "NDArray[np.int64] | None" = None
 
 
 def options(
@@ -168,6 +173,7 @@ class _Placed:
             self._one.append(attention_us(q_lens, k_lens, splits, causal))
             self._own.append(attention_us(q_lens, q_lens, splits, causal))
         self._prefixes = {1: self._parts(1)}
+        self._pieces: dict[int | None, NDArray[np.int64]] = {}
         # In one call, and in two, without the exchange.
         self.attends_us = (
             float(sum(one.max() for one in self._one)),
@@ -230,40 +236,69 @@ class _Placed:
             yield _gathered(exchange, sent, cp, per_node, setting)
 
     def option(self, way: _Way, *, overlap: bool, chunks: int = 1) -> Option:
-        """Predict one way to run it."""
+        """Predict one way to run it, bundled where its messages would hold it up."""
+        host_us = self._posting_us(way, chunks)
+        total_us, bundled = self._total_us(way, way.times(chunks), overlap, chunks, host_us), False
+        # Forward takes more than a quarter of a layer: else it is not the host that holds it up.
+        if 4.0 * host_us > total_us:
+            times = way.times(chunks, bundled=True)
+            packed_us = self._total_us(way, times, overlap, chunks, last_hop=way.last_hop)
+            total_us, bundled = min((total_us, False), (packed_us, True))
         return Option(
             self.rows,
             way.exchange,
             overlap,
-            self._total_us(way, way.times(chunks), overlap, chunks),
+            total_us,
             way.moved_tokens,
             way.across_tokens,
             way.ranks_per_node,
             chunks,
+            bundled,
         )
 
     def without_exchange_us(self, way: _Way) -> float:
         """Return what would be left, with overlap, if the exchange took no time."""
         return self._total_us(way, (0.0, 0.0), overlap=True, chunks=1)
 
-    def _total_us(self, way: _Way, times: tuple[float, float], overlap: bool, chunks: int) -> float:
+    def _posting_us(self, way: _Way, chunks: int) -> float:
+        """Return what posting a way's messages takes the host that posts most, one way."""
+        if way.last_hop is None:
+            return 0.0
+        pieces = self._pieces.get(way.ranks_per_node)
+        if pieces is None:
+            rank, document, start, _ = self._shards
+            pieces = needed_pieces(document, rank, start, self.cp, way.ranks_per_node)
+            self._pieces[way.ranks_per_node] = pieces
+        return float(posting_us(pieces, chunks).max())
+
+    def _total_us(
+        self,
+        way: _Way,
+        times: tuple[float, float],
+        overlap: bool,
+        chunks: int,
+        host_us: float = 0.0,
+        *,
+        last_hop: "NDArray[np.int64] | None" = None,
+    ) -> float:
+        """Return both ways' time; `host_us` is the least of each, `last_hop` given if bundled."""
         tokens = copied_tokens(
             way.exchange, overlap, self._held, way.sent_tokens,
-            self.setting.model.dtype_bytes, chunks,
+            self.setting.model.dtype_bytes, chunks, last_hop,
         )  # fmt: skip
         copied = self._us(tokens * float(self.setting.model.kv_bytes_per_token))
         if not overlap:
             packed, placed, summed, returned = copied
             arrived = packed.max() + times[0]
-            began = float((arrived + placed + self._one[0]).max())
+            began = max(float((arrived + placed + self._one[0]).max()), host_us)
             arrived = (began + self._one[1] + summed).max() + times[1]
-            return float(arrived + returned.max())
+            return max(float(arrived + returned.max()), began + host_us)
         if chunks not in self._prefixes:
             self._prefixes[chunks] = self._parts(chunks)
         (own, own_back), (rest, rest_back) = self._own, self._prefixes[chunks]
         return pipeline.total_us(
             (own, rest, own_back, rest_back), times, chunks, (copied, *self._merges),
-            self.setting.profile,
+            self.setting.profile, host_us,
         )  # fmt: skip
 
 
@@ -283,11 +318,11 @@ def _needed(
         together, most = float(across[0].sum()), float(max(across[0].max(), across[1].max()))
 
     @cache
-    def times(chunks: int) -> tuple[float, float]:
+    def times(chunks: int, *, bundled: bool = False) -> tuple[float, float]:  # noqa: ARG001
         us = needed_exchange(largest, most, cp, setting, chunks).us
         return us, us
 
-    return _Way(Exchange.ALL_TO_ALL_NEEDED, sent, times, largest, together)
+    return _Way(Exchange.ALL_TO_ALL_NEEDED, sent, times, largest, together, last_hop=received)
 
 
 def _two_level(rows: "Rows", cp: int, per_node: int, setting: "Setting") -> _Way:
@@ -296,8 +331,10 @@ def _two_level(rows: "Rows", cp: int, per_node: int, setting: "Setting") -> _Way
     sent, received = tokens[0] + tokens[2], tokens[1] + tokens[3]
 
     @cache
-    def times(chunks: int) -> tuple[float, float]:
-        part = two_level_exchange(tuple(tokens), summed, cp, per_node, setting, chunks)
+    def times(chunks: int, *, bundled: bool = False) -> tuple[float, float]:
+        part = two_level_exchange(
+            tuple(tokens), (passed, summed), cp, per_node, setting, chunks, bundled=bundled
+        )
         return chunks * part.whole("forward").us, chunks * part.whole("backward").us
 
     return _Way(
@@ -307,6 +344,7 @@ def _two_level(rows: "Rows", cp: int, per_node: int, setting: "Setting") -> _Way
         float(max(sent.max(), received.max())),
         float(tokens[0].sum()),
         per_node,
+        tokens[3],
     )
 
 

@@ -20,7 +20,7 @@ def random_lengths(rng, *, most_documents=8, most_tokens=60):
 def scattered_plan(rng, lengths, cp, exchange, *, overlap):
     """Documents cut anywhere, the pieces on any ranks, equal tokens on each.
 
-    Where KV may travel in several parts, it does in one, two or four.
+    Where KV may travel in several parts, it does in one, two or four, and bundled or not.
     """
     tokens = int(lengths.sum())
     room = np.full(cp, tokens // cp) + (np.arange(cp) < tokens % cp)
@@ -60,6 +60,7 @@ def scattered_plan(rng, lengths, cp, exchange, *, overlap):
         overlap=overlap,
         ranks_per_node=int(rng.choice(divisors)) if two_level else None,
         head_chunks=int(rng.choice([1, 2, 4])) if overlap and exchange in LANDING else 1,
+        bundled=exchange in LANDING and bool(rng.integers(2)),
     )
 
 

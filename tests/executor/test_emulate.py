@@ -1,5 +1,7 @@
 """Every strategy over random packs, all ranks on one device: results, bytes, empty ranks."""
 
+import itertools
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -9,9 +11,12 @@ import torch
 from costmodel.model_shape import load_model
 from costmodel.profile_file import load_profile
 from executor import prepare, shard, unshard
+from executor.bundled import Bundled
 from executor.emulate import Emulation
 from executor.kernels import ORACLE, Segments, relative_error, rms_error, select
 from executor.kernels.cpu import CpuKernel
+from executor.landing import landing
+from executor.layout import placement
 from executor.planned import planned_bytes
 from executor.published import Published
 from executor.rows import count
@@ -80,9 +85,9 @@ def test_every_strategy_equals_one_process_on_300_random_packs(quarter):
             assert worst_error(found, true) <= 1e-10, said
             planned = planned_bytes(plan, kv_heads=heads[1], head_dim=heads[2], element_bytes=8)
             assert sent == planned.tolist(), said
-            chunks.add((plan.ranks_per_node is not None, plan.chunks(heads[1])))
-    # KV of both exchanges that may has travelled in one part, in two and in four.
-    assert chunks == {(two_levels, parts) for two_levels in (False, True) for parts in (1, 2, 4)}
+            chunks.add((plan.ranks_per_node is not None, plan.bundled, plan.chunks(heads[1])))
+    # KV of both exchanges that may has travelled in one part, in two and in four, bundled and not.
+    assert chunks == set(itertools.product((False, True), (False, True), (1, 2, 4)))
 
 
 @pytest.mark.parametrize(
@@ -211,6 +216,7 @@ def test_rows_are_packed_once_whatever_the_number_of_receivers(exchange):
     rng, packed = np.random.default_rng(29), 0
     for _ in range(20):
         plan = scattered_plan(rng, random_lengths(rng), 4, exchange, overlap=True)
+        plan = replace(plan, bundled=False)
         for rank in range(4):
             keys = prepare(plan, rank).schedule.keys
             which, hops = keys.pack
@@ -236,11 +242,53 @@ def test_no_rank_sends_to_itself_and_no_message_is_empty(exchange):
     rng = np.random.default_rng(5)
     for _ in range(20):
         plan = scattered_plan(rng, random_lengths(rng), 4, exchange, overlap=True)
+        plan = replace(plan, bundled=False)
         for rank in range(4):
             for hop in prepare(plan, rank).schedule.keys.hops:
                 for message in (*hop.sends, *hop.recvs):
                     assert message.peer != rank
                     assert message.stop > message.start
+
+
+@pytest.mark.parametrize("exchange", [Exchange.ALL_TO_ALL_NEEDED, Exchange.ALL_TO_ALL_TWO_LEVEL])
+def test_bundles_change_no_bit_and_hold_the_rows_of_all_pieces(exchange):
+    rng, moved = np.random.default_rng(31), 0
+    for _ in range(20):
+        lengths = random_lengths(rng)
+        inputs = draw(rng, int(lengths.sum()), (8, 4, 8), torch.float32)
+        plan = scattered_plan(rng, lengths, 4, exchange, overlap=bool(rng.integers(2)))
+        apart, together = (replace(plan, bundled=bundled) for bundled in (False, True))
+        whole, packed = emulated(apart, *inputs), emulated(together, *inputs)
+        assert packed[1] == whole[1]
+        assert all(torch.equal(a, b) for a, b in zip(packed[0][:2], whole[0][:2], strict=True))
+        # Gradients of rows are added up in another order.
+        assert worst_error(packed[0], whole[0]) <= 1e-6
+        for rank in range(4):
+            keys, pieces = (prepare(one, rank).schedule.keys for one in (together, apart))
+            assert isinstance(keys, Bundled) == pieces.moves
+            for index, hop in enumerate(pieces.hops):
+                assert keys.sent[index][rank] == keys.received[index][rank] == 0
+                for splits, messages in ((keys.sent, hop.sends), (keys.received, hop.recvs)):
+                    rows = Counter()
+                    for message in messages:
+                        rows[message.peer] += message.stop - message.start
+                    assert splits[index] == tuple(rows[peer] for peer in range(4))
+                    moved += sum(splits[index])
+    assert moved > 500
+
+
+@pytest.mark.parametrize("exchange", [Exchange.ALL_TO_ALL_NEEDED, Exchange.ALL_TO_ALL_TWO_LEVEL])
+def test_pieces_that_a_plan_counts_are_those_of_its_ranks_messages(exchange):
+    rng, found = np.random.default_rng(37), 0
+    for index in range(40):
+        cp = 1 + index % 8
+        plan = scattered_plan(rng, random_lengths(rng), cp, exchange, overlap=True)
+        for rank in range(cp):
+            hops = landing(placement(plan), rank).hops
+            pieces = sum(len(way) for hop in hops for way in (hop.sends, hop.recvs))
+            assert plan.pieces[rank] == pieces
+            found += pieces
+    assert found > 500
 
 
 def test_more_ranks_than_tokens_leave_ranks_empty():

@@ -135,12 +135,22 @@ class Counting(Transport):
 
     def _exchanged(self, messages):
         for peer, rows in messages.sends:
-            if peer // 2 == self.rank // 2:
-                self.inside_bytes += rows.numel() * rows.element_size()
-            else:
-                assert peer % 2 == self.rank % 2  # along the rail
-                self.across_bytes += rows.numel() * rows.element_size()
+            self.count(peer, rows.numel() * rows.element_size())
         return super()._exchanged(messages)
+
+    def _bundled(self, bundle):
+        row_bytes = bundle.send[:1].numel() * bundle.send.element_size()
+        for peer, rows in enumerate(bundle.send_splits):
+            if rows:
+                self.count(peer, rows * row_bytes)
+        return super()._bundled(bundle)
+
+    def count(self, peer, sent_bytes):
+        if peer // 2 == self.rank // 2:
+            self.inside_bytes += sent_bytes
+        else:
+            assert peer % 2 == self.rank % 2  # along the rail
+            self.across_bytes += sent_bytes
 
 
 def two_nodes_of_two(rank, group):
@@ -153,7 +163,12 @@ def two_nodes_of_two(rank, group):
         way = scattered_plan(
             rng, lengths, RANKS, Exchange.ALL_TO_ALL_NEEDED, overlap=bool(index % 2)
         )
-        plan = replace(way, exchange=Exchange.ALL_TO_ALL_TWO_LEVEL, ranks_per_node=2)
+        plan = replace(
+            way,
+            exchange=Exchange.ALL_TO_ALL_TWO_LEVEL,
+            ranks_per_node=2,
+            bundled=index % 4 > 1,
+        )
         transport = Counting(group)
         for one, exact in zip(distributed(plan, rank, group, inputs, transport), true, strict=True):
             assert relative_error(one, shard(exact, plan, rank)) <= 1e-10, (plan, lengths)

@@ -71,6 +71,7 @@ def test_options_are_predicted_as_predict_does(pack, cp):
             exchange=option.exchange,
             overlap=option.overlap,
             head_chunks=option.head_chunks,
+            bundled=option.bundled,
             ranks_per_node=option.ranks_per_node,
             strategy="auto",
         )
@@ -94,10 +95,16 @@ def test_options_on_nodes_are_predicted_and_measured_as_their_plans(pack, nodes,
             exchange=option.exchange,
             overlap=option.overlap,
             head_chunks=option.head_chunks,
+            bundled=option.bundled,
             ranks_per_node=option.ranks_per_node,
             strategy="auto",
         )
         assert option.total_us == pytest.approx(predict(plan, setting).total_us, rel=1e-12)
+        if option.bundled:
+            # Only where posting every piece would hold the ranks up longer than packing them.
+            pieces = predict(replace(plan, bundled=False), setting)
+            assert pieces.total_us > option.total_us
+            assert "post messages" in {entry.name for entry in pieces.timeline.entries}
         measured = measure(plan, per_node)
         assert option.across_tokens == measured.across_tokens
         if option.exchange in (Exchange.ALL_TO_ALL_NEEDED, Exchange.ALL_TO_ALL_TWO_LEVEL):

@@ -96,6 +96,7 @@ def test_the_search_predicts_slowed_exchanges_as_timelines_do(pack, cp, slowed):
             exchange=option.exchange,
             overlap=option.overlap,
             head_chunks=option.head_chunks,
+            bundled=option.bundled,
             ranks_per_node=option.ranks_per_node,
         )
         assert option.total_us == pytest.approx(predict(plan, setting).total_us, rel=1e-9)

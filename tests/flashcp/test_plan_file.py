@@ -80,7 +80,12 @@ def test_nodes_are_saved_and_loaded(tmp_path_factory, packs, per_node):
 
 
 @pytest.mark.parametrize(
-    ("version", "later"), [(1, ["ranks_per_node", "head_chunks"]), (2, ["head_chunks"])]
+    ("version", "later"),
+    [
+        (1, ["ranks_per_node", "head_chunks", "bundled"]),
+        (2, ["head_chunks", "bundled"]),
+        (3, ["bundled"]),
+    ],
 )
 def test_files_of_older_versions_are_read_and_saved_as_todays(tmp_path, version, later):
     file = plan_file([[4000, 96], [1, 2, 4093]])
@@ -103,16 +108,17 @@ def test_files_of_older_versions_are_read_and_saved_as_todays(tmp_path, version,
     assert same(load_plans(tmp_path / "again"), file)
 
 
-@pytest.mark.parametrize("chunks", [1, 2, 4])
-def test_head_chunks_are_saved_and_loaded(tmp_path, chunks):
+@pytest.mark.parametrize(("chunks", "bundled"), [(1, True), (2, False), (4, True)])
+def test_how_messages_are_made_is_saved_and_loaded(tmp_path, chunks, bundled):
     file = plan_file(
         [[4000, 96], [9, 8]],
-        exchange=Exchange.ALL_TO_ALL_NEEDED, overlap=True, head_chunks=chunks,
+        exchange=Exchange.ALL_TO_ALL_NEEDED, overlap=True, head_chunks=chunks, bundled=bundled,
     )  # fmt: skip
     save_plans(tmp_path / "p", file)
     found = load_plans(tmp_path / "p")
     assert same(found, file)
     assert [plan.head_chunks for plan in found.plans] == [chunks] * 2
+    assert [plan.bundled for plan in found.plans] == [bundled] * 2
 
 
 def test_more_packs_than_a_row_group(tmp_path):
@@ -177,7 +183,7 @@ def without_rank(path):
 
 
 CASES = {
-    "another format version": (header(format_version=4), "version 4"),
+    "another format version": (header(format_version=5), "version 5"),
     "no format version": (metadata(b"flashcp", b"{}"), "version None"),
     "a header of another type": (header(cp="8"), "'cp' is '8'"),
     "a header that is no JSON": (metadata(b"flashcp", b"{"), "not JSON"),

@@ -239,7 +239,7 @@ def test_a_document_that_stays_on_its_node_pays_for_no_network(exchange):
     kv_bytes = 4000 * SETTING.model.kv_bytes_per_token
     inside = setting.profile.all_to_all_v_us(kv_bytes, 2).us
     taken = predict(plan, setting).timeline.entries
-    exchanged = sum((e.end_us - e.start_us).max() for e in taken if e.kind is Kind.EXCHANGE)
+    exchanged = sum((e.end_us - e.start_us).max() for e in taken if e.stream is Stream.EXCHANGE)
     assert exchanged == pytest.approx(2 * inside)
     assert measure(plan, 2).across_tokens == 0
 
