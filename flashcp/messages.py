@@ -3,10 +3,11 @@
 Every piece of a prefix is sent from where it lies to where the kernel reads it, as one message for
 K and one for V, and again for each part by heads: nothing is copied, but the host creates each and
 hands it to NCCL. On one node these are tens a layer, posted while the GPU still attends for the
-layer before. On several nodes there are hundreds, which take the host longer than the GPU needs for
-the layer: then the rows for one peer are packed into one message a hop (`Plan.bundled`), for two
-moves of every row. With 8 KV heads a rank posts 36 to 56 one way in half the cases on one node, 81
-to 336 on two, up to 5,500 on four (benchmarks/executor/README.md).
+layer before. On several nodes there may be hundreds or thousands, which take the host longer than
+the GPU needs for the layer: then the rows for one peer are packed into one message a hop
+(`Plan.bundled`), for two moves of every row each way. Of `auto`'s plans with 8 KV heads none is
+bundled on one node or two, and on four 52 to 88%, which are predicted to take 10 to 19% less than
+the same plans in pieces, and 2 to 3% more than if posting took no time (benchmarks/executor).
 
 A count of messages is a count of tokens in which every shard has one: its position in its document.
 """
@@ -21,8 +22,9 @@ from flashcp.exchange import needed_tokens, two_level_counts
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Of the host: slice two tensors, create the operation, hand it over (benchmarks/executor).
-MESSAGE_US = 10.0
+# Of the host, slicing tensors, creating operations and handing them to torch: 4.0 to 4.5 measured
+# (benchmarks/executor/posting.py). What NCCL does with each comes on top and was not measured yet.
+MESSAGE_US = 4.5
 
 
 def needed_pieces(

@@ -2,33 +2,49 @@
 
 A needed-only exchange sends every piece of a prefix as a message of its own, for K and for V and
 for each part by heads, so that it lands where the kernel reads it. Each is an operation that the
-host creates and hands to NCCL, some 10 us of Python. Counted are sends and receives of one rank,
-one layer and one direction, over all ranks of all packs; and what one message for K and V together
-to each peer would leave.
+host creates and hands to NCCL. Where that would hold the device up, the plan is bundled: one
+all-to-all a hop and part. Counted are sends and receives of one rank, one layer and one direction,
+over all ranks of all packs: as pieces, and what the chosen plans post. Predicted times are of
+forward and backward, against the same plans as pieces and, if the host took no time, as pieces too.
 """
 
 import argparse
+from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 
 import flashcp
 from costmodel import load_model, load_profile
-from executor.landing import landing
-from executor.layout import placement
 from flashcp.copied import LANDING
+from flashcp.exchange import Exchange
 from flashcp.prediction import Setting, predict
 
 
 def counts(plan, kv_heads):
-    """Return messages of each rank, and how many one a peer and hop would leave."""
-    found = []
-    for rank in range(plan.cp):
-        hops = landing(placement(plan), rank).hops if plan.exchange in LANDING else ()
-        ways = [way for hop in hops for way in (hop.sends, hop.recvs)]
-        posted = 2 * sum(map(len, ways))
-        peers = sum(len({message.peer for message in way}) for way in ways)
-        found.append((posted * plan.chunks(kv_heads), peers * plan.chunks(kv_heads)))
-    return found
+    """Return of each rank the messages as pieces, and the operations that the plan posts."""
+    if plan.exchange not in LANDING:
+        return np.zeros((plan.cp, 2))
+    parts = plan.chunks(kv_heads)
+    pieces = 2 * parts * plan.pieces
+    hops = 2 if plan.exchange is Exchange.ALL_TO_ALL_TWO_LEVEL else 1
+    return np.stack([pieces, np.full(plan.cp, parts * hops) if plan.bundled else pieces], axis=1)
+
+
+def row(packing, cp, setting):
+    """Return the figures of one trace at one CP degree."""
+    posted, bundled, totals, as_pieces, free = [], [], [], [], []
+    for i in range(len(packing)):
+        plan = flashcp.plan(packing.document_lengths(i), cp, "auto", setting)
+        posted.append(counts(plan, setting.model.kv_heads))
+        bundled.append(plan.bundled)
+        totals.append(predict(plan, setting).total_us)
+        as_pieces.append(predict(replace(plan, bundled=False), setting).total_us)
+        with mock.patch("flashcp.messages.MESSAGE_US", 0.0):
+            free.append(predict(replace(plan, bundled=False), setting).total_us)
+    both = np.concatenate(posted)
+    ratios = np.array(totals) / np.array([as_pieces, free])
+    return (*np.median(both, axis=0), *both.max(axis=0), np.mean(bundled), *ratios.mean(axis=1))
 
 
 def main():
@@ -39,21 +55,19 @@ def main():
     parser.add_argument("--traces", default="wlb-llm,code,papers")
     given = parser.parse_args()
     profile, model = load_profile("h100-sxm"), load_model(given.model)
-    print("| CP | trace | posted p50 | p99 | largest | one a peer p50 | p99 | predicted ms p50 |")
-    print("|---" * 8 + "|")
+    print(
+        "| CP | trace | pieces p50 | largest | posted p50 | largest | bundled plans "
+        "| time over pieces | over pieces, host free |"
+    )
+    print("|---" * 9 + "|")
     for cp in (8, 16, 32):
-        setting = Setting(profile=profile, model=model, ranks_per_node=8)
+        setting = Setting(profile=profile, model=model, ranks_per_node=8, copies="in-place")
         for trace in given.traces.split(","):
             packing = flashcp.pack(flashcp.load_trace(trace), 131072, packs=given.packs)
-            rows, times = [], []
-            for i in range(len(packing)):
-                plan = flashcp.plan(packing.document_lengths(i), cp, "auto", setting)
-                rows += counts(plan, model.kv_heads)
-                times.append(predict(plan, setting).total_us / 1e3)
-            (p50, fewer), (p99, few) = np.quantile(rows, (0.5, 0.99), axis=0)
+            p50, ours, most, our_most, bundled, *ratios = row(packing, cp, setting)
             print(
-                f"| {cp} | {trace} | {p50:.0f} | {p99:.0f} | {np.max(rows, axis=0)[0]} "
-                f"| {fewer:.0f} | {few:.0f} | {np.median(times):.1f} |"
+                f"| {cp} | {trace} | {p50:.0f} | {most:.0f} | {ours:.0f} | {our_most:.0f} "
+                f"| {bundled:.0%} | {ratios[0]:.2f} | {ratios[1]:.2f} |"
             )
 
 

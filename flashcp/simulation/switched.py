@@ -62,13 +62,16 @@ def switched_plan(
     ]
     per_node = setting.profile.network.per_node(cp, setting.ranks_per_node)
     ways = [
-        _run_by(replace(placement, strategy=AUTO), exchange, overlap, per_node, chunks)
+        _run_by(
+            replace(placement, strategy=AUTO), exchange, overlap, per_node, chunks, bundled=bundled
+        )
         for placement in placements
         if placement.exchange is not Exchange.RING
         for exchange, overlap in product(_EXCHANGES[what_if.exchange], _OVERLAPS[what_if.overlap])
         if exchange is not Exchange.ALL_TO_ALL_TWO_LEVEL or 1 < per_node < cp
         for chunks in (_CHUNKS if overlap and exchange in LANDING else (1,))
         if setting.model.kv_heads % chunks == 0
+        for bundled in ((False, True) if exchange in LANDING else (False,))
     ]
     return min(ways, key=lambda way: predict_parts(way, setting).total_us)
 
@@ -83,7 +86,13 @@ def _switch(made: Plan, what_if: WhatIf) -> Plan:
 
 
 def _run_by(
-    made: Plan, exchange: Exchange, overlap: bool, per_node: int | None = None, chunks: int = 1
+    made: Plan,
+    exchange: Exchange,
+    overlap: bool,
+    per_node: int | None = None,
+    chunks: int = 1,
+    *,
+    bundled: bool = False,
 ) -> Plan:
     two_level = exchange is Exchange.ALL_TO_ALL_TWO_LEVEL
     return replace(
@@ -92,4 +101,5 @@ def _run_by(
         overlap=overlap,
         ranks_per_node=per_node if two_level else None,
         head_chunks=chunks,
+        bundled=bundled,
     )

@@ -54,7 +54,8 @@ def test_an_emulated_run_says_so_and_takes_its_exchange_from_the_profile(results
     job = make_job()
     for name, plan in zip(job.names, job.plans, strict=True):
         entries = predict(plan, setting).timeline.entries
-        assumed = sum(float((e.end_us - e.start_us).max()) for e in entries if e.kind == "exchange")
+        exchanged = [e for e in entries if e.stream == "exchange"]
+        assumed = sum(float((e.end_us - e.start_us).max()) for e in exchanged)
         assert results["plans"][name][0]["exchange_us"] == pytest.approx(assumed)
 
 

@@ -202,3 +202,22 @@ def test_one_rank_gets_everything():
 def test_an_impossible_effort_is_refused(effort):
     with pytest.raises(PlanError, match="plan effort"):
         auto_plan([5, 7], 2, SETTING, effort=effort)
+
+
+def test_what_the_host_cannot_post_in_time_is_bundled_and_only_that():
+    pack = np.array(
+        [41_000, 23_500, 17_000, 12_072, 9_000, 8_000, 6_500, 5_000, 4_000, 3_000] + [500] * 4
+    )
+    one_node, four_nodes = (
+        auto_plan(pack, cp, replace(SETTING, ranks_per_node=8)) for cp in (8, 32)
+    )
+    assert four_nodes.bundled
+    assert not one_node.bundled
+    setting = replace(SETTING, ranks_per_node=8)
+    gain = predict(replace(four_nodes, bundled=False), setting).total_us
+    assert gain > 1.02 * predict(four_nodes, setting).total_us
+
+
+def test_other_exchanges_have_nothing_to_bundle():
+    with pytest.raises(PlanError, match="all-gather has no messages to bundle"):
+        replace(shard([100, 7], 4, "per-doc"), bundled=True)
