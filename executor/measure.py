@@ -2,7 +2,8 @@
 
 Forward and backward are timed apart, each begun in step by all ranks, as predictions assume. What
 an exchange takes by itself is measured with a kernel that computes nothing; what of it is exposed
-is how long the rank waited in the real run. Everything is reported as repetitions, none dropped;
+is how long the rank waited in the real run. A GPU begins when the host has queued all of a pass
+(`executor.head_start`). Everything is reported as repetitions, none dropped;
 the picture is of the repetition with the median total.
 """
 
@@ -17,6 +18,7 @@ from torch import Tensor
 from executor.agreement import agree
 from executor.attend import attention
 from executor.handle import Handle, Joined, prepare
+from executor.head_start import HeadStart
 from executor.inputs import Inputs, draw
 from executor.job import Job
 from executor.joined import Call
@@ -88,8 +90,9 @@ def run_plan(name: str, plan: Plan, job: Job, rank: Rank) -> dict[str, Any]:
 
     Returns:
         This rank's row: `rank`, `tokens`, `forward_us` and `backward_us` of each repetition,
-        `parts` of each repetition by direction and part, `exchange_us` of both directions by
-        themselves, `sent_bytes`, `pieces` of the picture, and `verification` on rank 0.
+        `parts` of each repetition by direction and part, `host_us` by direction where the device
+        is a GPU, `exchange_us` of both directions by themselves, `sent_bytes`, `pieces` of the
+        picture, and `verification` on rank 0.
     """
     rank.progress.at(f"preparing {name}")
     handle = prepare(
@@ -112,10 +115,13 @@ def run_plan(name: str, plan: Plan, job: Job, rank: Rank) -> dict[str, Any]:
         verification = found.to_json() if found else None
     del pack
     rank.barrier()
-    rows = []
+    rows, ahead = [], HeadStart(rank.device)
     for repetition in range(-job.options.warmups, job.options.repetitions):
         rank.progress.at(f"timing {name}, repetition {repetition}")
-        row = _timed(local, handle, rank)
+        if repetition == 0:
+            with rank.progress.waiting():
+                ahead.agree(rank.transport.group)
+        row = _timed(local, handle, rank, ahead)
         if repetition >= 0:
             rows.append(row)
     middle = int(
@@ -131,6 +137,7 @@ def run_plan(name: str, plan: Plan, job: Job, rank: Rank) -> dict[str, Any]:
             direction: {part: [row["parts"][direction][part] for row in rows] for part in PARTS}
             for direction in ("forward", "backward")
         },
+        "host_us": rows[middle]["host_us"],
         "exchange_us": _exchange_us(local, handle, job, rank),
         "sent_bytes": rows[middle]["sent_bytes"],
         "pieces": rows[middle]["pieces"],
@@ -138,24 +145,30 @@ def run_plan(name: str, plan: Plan, job: Job, rank: Rank) -> dict[str, Any]:
     }
 
 
-def _timed(local: Inputs, handle: Handle, rank: Rank) -> dict[str, Any]:
+def _timed(local: Inputs, handle: Handle, rank: Rank, ahead: HeadStart) -> dict[str, Any]:
     """Run forward and backward once."""
     q, k, v = (x.requires_grad_() for x in (local.q, local.k, local.v))
     before = rank.transport.sent_bytes
     rank.barrier()
+    ahead.give()
     clock = Clock(rank.device, waits=rank.progress.waiting)
-    out = attention(q, k, v, handle, rank.transport, record=clock)
+    with ahead.queueing():
+        out = attention(q, k, v, handle, rank.transport, record=clock)
+    host_us = ahead.host_us
     with rank.progress.waiting():
         forward_us, forward = clock.elapsed_us(), clock.pieces()
     rank.barrier()
+    ahead.give()
     clock.restart()
-    torch.autograd.grad(out, (q, k, v), local.dout)
+    with ahead.queueing():
+        torch.autograd.grad(out, (q, k, v), local.dout)
     with rank.progress.waiting():
         backward_us, backward = clock.elapsed_us(), clock.pieces()
     return {
         "forward_us": forward_us,
         "backward_us": backward_us,
         "parts": {"forward": by_part(forward), "backward": by_part(backward)},
+        "host_us": None if host_us is None else {"forward": host_us, "backward": ahead.host_us},
         "sent_bytes": rank.transport.sent_bytes - before,
         "pieces": {"forward": to_json(forward), "backward": to_json(backward)},
     }

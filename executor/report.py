@@ -96,6 +96,7 @@ def _rank(
         "tokens": row["tokens"],
         "measured_us": measured,
         "spread_us": [float(totals.min()), float(totals.max())],
+        "host_us": row["host_us"],
         "exchange_us": row["exchange_us"],
         "predicted_us": predicted,
         "sent_bytes": row["sent_bytes"],

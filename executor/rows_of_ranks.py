@@ -35,6 +35,7 @@ def rank_rows(
                     d: {part.value: [repetition[d][part] for repetition in one] for part in Part}
                     for d in DIRECTIONS
                 },
+                "host_us": None,  # pieces are timed one by one
                 "exchange_us": exchange_us,
                 "pieces": pieces(*timelines[middle], rank),
             }

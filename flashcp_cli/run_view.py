@@ -144,6 +144,27 @@ def _ms(us: float) -> str:
     return f"{ms:.2f}" if ms < 10 else f"{ms:.1f}" if ms < 100 else f"{ms:.0f}"
 
 
+def _host(name: str, one: dict[str, Any]) -> list[Text]:
+    """Return a warning where a rank's host takes longer to queue a pass than its device to run it.
+
+    A training step then waits for the host, which the measured times, of the device, do not show.
+    """
+    worst: tuple[float, str] | None = None
+    for rank in one["ranks"]:
+        if not rank["host_us"]:
+            continue
+        measured = rank["measured_us"]
+        device = {"forward": measured["forward_total"]}
+        device["backward"] = measured["total"] - measured["forward_total"]
+        for direction, host_us in rank["host_us"].items():
+            if host_us > device[direction] and (worst is None or host_us > worst[0]):
+                what = f"what the device does in {_ms(device[direction])}"
+                worst = host_us, f"{_ms(host_us)} ms to queue {direction}, {what}"
+    if worst is None:
+        return []
+    return [Text(f"{name}: the host of a rank takes {worst[1]}; training waits for it", "yellow")]
+
+
 def _notes(document: dict[str, Any]) -> list[Text]:
     winner = document["winner"]
     if len(document["plans"]) == 1:
@@ -165,6 +186,7 @@ def _notes(document: dict[str, Any]) -> list[Text]:
             )
         ]
     lines += [Text(f"{name}: {why}", style="yellow") for name, why in document["skipped"].items()]
+    lines += [line for name, one in document["plans"].items() for line in _host(name, one)]
     checked = [one["verification"] for one in document["plans"].values() if one["verification"]]
     if checked and checked[0]["kv_heads"] < document["model"]["kv_heads"]:
         heads = document["model"]["kv_heads"]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from executor import RunError
+from executor import RunError, emulated
 from flashcp.strategies import NAMES
 from flashcp_cli.main import cli
 
@@ -119,6 +119,23 @@ def test_on_the_profiles_device_every_rank_shows_its_signed_error(plan_file, mon
     # A CPU takes far longer than was predicted for the GPU; both strategies and both ranks say so.
     assert len(re.findall(r"-(?:9\d|100)\.\d%", result.output)) == 4
     assert "redicted" in result.output.splitlines()[-1]
+
+
+def test_a_host_that_is_slower_than_its_device_is_warned_of(plan_file, monkeypatch):
+    real = emulated.rank_rows
+
+    def rows(*arguments, **named):
+        found = real(*arguments, **named)
+        for row, host_us in zip(found, (1.0, 5e6), strict=True):
+            row["host_us"] = {"forward": 1.0, "backward": host_us}
+        return found
+
+    monkeypatch.setattr(emulated, "rank_rows", rows)
+    result = invoke(plan_file, "--emulate", "--strategies", "per-seq", *SMALL)
+    assert result.exit_code == 0, result.output
+    warned = [line for line in result.output.splitlines() if "training waits for it" in line]
+    assert [line.split(":")[0] for line in warned] == ["flashcp", "per-seq"]
+    assert all("takes 5000 ms to queue backward, what the device does" in line for line in warned)
 
 
 def test_a_verification_that_fails_ends_with_status_1(plan_file, monkeypatch):
