@@ -26,6 +26,7 @@ from costmodel.calibrated_points import (
     CopyPoint,
     LaunchPoint,
     MatmulPoint,
+    MessagePoint,
     OverlapPoint,
     Point,
     QueuePoint,
@@ -145,6 +146,7 @@ def calibrated_profile(
         copies=copy_model(of(points, CopyPoint), of(points, QueuePoint), base),
         **_overlap(of(points, OverlapPoint), base),
         launch_us=_launch(of(points, LaunchPoint), base),
+        message_us=_message(of(points, MessagePoint), base),
         **_linear(of(points, MatmulPoint), base),
         points=tuple(points),
     )
@@ -275,6 +277,12 @@ def _launch(points: Sequence[LaunchPoint], base: Profile) -> Figure:
     if not points:
         return taken_over(base.launch_us, base)
     return measured(float(np.median([point.us for point in points])), "an empty kernel, queued")
+
+
+def _message(points: Sequence[MessagePoint], base: Profile) -> Figure:
+    if not points:
+        return base.message_us
+    return measured(float(np.median([point.us for point in points])), "a message, posted")
 
 
 def _linear(points: Sequence[MatmulPoint], base: Profile) -> dict[str, Figure]:

@@ -182,6 +182,12 @@ class QueuePoint(_HostPoint):
     kind: ClassVar[str] = "queue"
 
 
+class MessagePoint(_HostPoint):
+    """Posting one message of an exchange, from the host's point of view."""
+
+    kind: ClassVar[str] = "message"
+
+
 @dataclass(frozen=True, kw_only=True)
 class MatmulPoint:
     """A dense matrix multiplication, in the precision of attention: what linear layers are made of.
@@ -263,6 +269,7 @@ Point: TypeAlias = (
     | CopyPoint
     | LaunchPoint
     | QueuePoint
+    | MessagePoint
     | MatmulPoint
     | OverlapPoint
 )
@@ -274,6 +281,7 @@ _KINDS: dict[str, type[Point]] = {
         CopyPoint,
         LaunchPoint,
         QueuePoint,
+        MessagePoint,
         MatmulPoint,
         OverlapPoint,
     )

@@ -34,13 +34,21 @@ _FIGURES = {
     "overlap_factor": (1.0, 100.0),
     "exchange_overlap_factor": (1.0, 100.0),
     "launch_us": (0.0, 1e6),
+    "message_us": (0.0, 1e6),
     "peak_tflops": (1e-3, 1e6),
     "linear_share": (1e-3, 1.0),
 }
-_UNKNOWN = {("exchange_overlap_factor", 1)}  # figures that profiles of a version know nothing of
+# Figures that profiles of a version may know nothing of.
+_UNKNOWN = {("exchange_overlap_factor", 1), ("message_us", 1), ("message_us", 2)}
 
 UNKNOWN_EXCHANGE_OVERLAP = Figure(
     1.0, Source.REPORTED, "unknown: nobody has measured it; taken for 1"
+)
+
+UNKNOWN_MESSAGE = Figure(
+    4.5,
+    Source.REPORTED,
+    "torch's share, 4.0 to 4.5 measured on a CPU (benchmarks/executor); NCCL's on top is unknown",
 )
 
 
@@ -58,6 +66,7 @@ class Profile:
         overlap_factor: by how much attention slows while an exchange runs beside it, at least 1.
         exchange_overlap_factor: by how much the exchange slows while attention runs beside it.
         launch_us: time of launching one further kernel.
+        message_us: the host's time of posting one message of an exchange.
         peak_tflops: dense bf16 matrix multiplication of the data sheet.
         linear_share: share of it that linear layers reach.
         points: what a calibration measured; none where the fit is to tables.
@@ -72,6 +81,7 @@ class Profile:
     overlap_factor: Figure
     exchange_overlap_factor: Figure = UNKNOWN_EXCHANGE_OVERLAP
     launch_us: Figure
+    message_us: Figure = UNKNOWN_MESSAGE
     peak_tflops: Figure
     linear_share: Figure
     points: tuple[Point, ...] = ()

@@ -17,7 +17,7 @@ from groundwork.atomic import replace_whole
 FORMAT = "flashcp-profile"
 VERSION = 2
 """What is written. Version 1 is read too: it had no `exchange_overlap_factor`, taken for 1, and no
-curves of groups that span nodes."""
+curves of groups that span nodes. `message_us` may be missing from either."""
 _READS = (1, 2)
 
 _NUMBERS = re.compile(r"\[([-+.0-9eE,\s]+)\]")

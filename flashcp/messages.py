@@ -22,10 +22,6 @@ from flashcp.exchange import needed_tokens, two_level_counts
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Of the host, slicing tensors, creating operations and handing them to torch: 4.0 to 4.5 measured
-# (benchmarks/executor/posting.py). What NCCL does with each comes on top and was not measured yet.
-MESSAGE_US = 4.5
-
 
 def needed_pieces(
     document: "NDArray[np.int32]",
@@ -61,11 +57,14 @@ def needed_pieces(
     return pieces
 
 
-def posting_us(pieces: "NDArray[np.int64]", chunks: int) -> "NDArray[np.float64]":
+def posting_us(
+    pieces: "NDArray[np.int64]", chunks: int, message_us: float
+) -> "NDArray[np.float64]":
     """Return what posting takes each rank's host one way, [cp].
 
     Args:
         pieces: that each rank sends and receives, [cp].
         chunks: parts by heads that KV travels in.
+        message_us: what one message takes it (`Profile.message_us`).
     """
-    return pieces.astype(np.float64) * (2.0 * MESSAGE_US * chunks)
+    return pieces.astype(np.float64) * (2.0 * message_us * chunks)

@@ -259,7 +259,7 @@ class PlanCosts:
         plan = self.plan
         if plan.bundled or plan.exchange not in LANDING:
             return np.zeros(plan.cp)
-        return posting_us(plan.pieces, self.chunks)
+        return posting_us(plan.pieces, self.chunks, self.setting.profile.message_us.value)
 
     @cached_property
     def two_levels(self) -> TwoLevels | None:

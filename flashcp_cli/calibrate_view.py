@@ -52,6 +52,7 @@ def print_calibration(
         (profile.exchange_overlap_factor, "an exchange slows beside attention"),
         (profile.copies.memory_share, "copies of picked rows reach, of contiguous ones"),
         (profile.launch_us, "one further kernel takes, us"),
+        (profile.message_us, "posting a message takes the host, us"),
         (profile.network.nic_gbps, "between nodes, GB/s a rank"),
     ):
         console.print(f"{name}: {figure.value:g} ({figure.source.label})")

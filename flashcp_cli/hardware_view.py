@@ -151,6 +151,7 @@ def parameter_rows(profile: "Profile") -> "list[tuple[str, Figure, str]]":
         ("attention overlap factor", profile.overlap_factor, ""),
         ("exchange overlap factor", profile.exchange_overlap_factor, ""),
         ("kernel launch", profile.launch_us, "us"),
+        ("posting a message", profile.message_us, "us"),
         ("dense matmul peak", profile.peak_tflops, "TFLOP/s"),
         ("linear share of peak", profile.linear_share, ""),
     ]

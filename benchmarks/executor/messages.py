@@ -10,7 +10,6 @@ forward and backward, against the same plans as pieces and, if the host took no 
 
 import argparse
 from dataclasses import replace
-from unittest import mock
 
 import numpy as np
 
@@ -40,8 +39,10 @@ def row(packing, cp, setting):
         bundled.append(plan.bundled)
         totals.append(predict(plan, setting).total_us)
         as_pieces.append(predict(replace(plan, bundled=False), setting).total_us)
-        with mock.patch("flashcp.messages.MESSAGE_US", 0.0):
-            free.append(predict(replace(plan, bundled=False), setting).total_us)
+        profile = setting.profile
+        idle = replace(profile, message_us=replace(profile.message_us, value=0.0))
+        at_no_cost = replace(setting, profile=idle)
+        free.append(predict(replace(plan, bundled=False), at_no_cost).total_us)
     both = np.concatenate(posted)
     ratios = np.array(totals) / np.array([as_pieces, free])
     return (*np.median(both, axis=0), *both.max(axis=0), np.mean(bundled), *ratios.mean(axis=1))

@@ -19,8 +19,8 @@ import torch.distributed as dist
 
 from costmodel.calibrated import Conditions
 from costmodel.calibrated_conditions import kernel_family, launch_mode
-from costmodel.calibrated_points import OverlapPoint, Point
-from executor.calibration import attention, local, overlap, transfers
+from costmodel.calibrated_points import MessagePoint, OverlapPoint, Point
+from executor.calibration import attention, local, messages, overlap, transfers
 from executor.calibration.countdown import Countdown
 from executor.calibration.groups import LOCAL_S, groups_of, join
 from executor.calibration.request import Request
@@ -142,6 +142,7 @@ class _Session:
             self._exchanges(group)
         if self.groups:
             self._overlap(self.groups[-1])
+            self._message(self.groups[-1])
         if self.store is None:
             return None
         self.store.close()
@@ -168,7 +169,7 @@ class _Session:
         if self.groups:
             curves = [transfers.planned(effort.transfer_bytes, g.ranks) for g in self.groups]
             exchanges = sum(len(curve) for group in curves for curve in group)
-            planned |= {"exchanges": exchanges, "overlap": 1}
+            planned |= {"exchanges": exchanges, "overlap": 2}
         self._each(
             "copies",
             [
@@ -251,6 +252,16 @@ class _Session:
         self._tell("overlap")
         if self._say(int(known)) == 0 and group.group is not None:
             point = overlap.measure_overlap(
+                group, self.watch, self.effort.repeats, DTYPES[self.request.dtype]
+            )
+            if self.store is not None:
+                self.store.add(point)
+        self._tell("overlap")
+
+    def _message(self, group: Group) -> None:
+        known = self.store is not None and self.store.holds({"kind": MessagePoint.kind})
+        if self._say(int(known)) == 0 and group.group is not None:
+            point = messages.measure_message(
                 group, self.watch, self.effort.repeats, DTYPES[self.request.dtype]
             )
             if self.store is not None:

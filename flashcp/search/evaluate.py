@@ -269,7 +269,8 @@ class _Placed:
             rank, document, start, _ = self._shards
             pieces = needed_pieces(document, rank, start, self.cp, way.ranks_per_node)
             self._pieces[way.ranks_per_node] = pieces
-        return float(posting_us(pieces, chunks).max())
+        message_us = self.setting.profile.message_us.value
+        return float(posting_us(pieces, chunks, message_us).max())
 
     def _total_us(
         self,

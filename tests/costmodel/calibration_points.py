@@ -12,6 +12,7 @@ from costmodel.calibrated_points import (
     CopyPoint,
     LaunchPoint,
     MatmulPoint,
+    MessagePoint,
     OverlapPoint,
     Point,
     QueuePoint,
@@ -132,6 +133,7 @@ def other_points() -> list[Point]:
         *copies,
         LaunchPoint(us=2.5, spread=0.01),
         QueuePoint(us=7.5, spread=0.01),
+        MessagePoint(us=6.25, spread=0.01),
         MatmulPoint(flops=2e9, us=1e4, spread=0.01),
         overlap,
     ]

@@ -129,6 +129,8 @@ def test_what_was_measured_is_marked_so_and_what_was_not_is_reported(profile):
     assert profile.overlap_factor.source is Source.MEASURED
     assert profile.copies.memory_gbps.source is Source.MEASURED
     assert profile.launch_us.value == 2.5
+    assert profile.message_us.value == 6.25
+    assert profile.message_us.source is Source.MEASURED
     assert profile.network.nic_gbps.source is Source.REPORTED
     assert "taken over from h100-sxm" in profile.network.nic_gbps.reference
     call = {"q_heads": 32, "kv_heads": 8, "head_dim": 128, "direction": "backward"}

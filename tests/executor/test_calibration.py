@@ -206,7 +206,8 @@ def test_two_ranks_measure_every_kind_of_point(calibrated):
     asked, results, told = calibrated
     points = read_points(asked.store)[1]
     kinds = {p.kind for p in points}
-    assert kinds == {"attention", "transfer", "copy", "launch", "queue", "matmul", "overlap"}
+    host = {"launch", "queue", "message"}
+    assert kinds == {"attention", "transfer", "copy", "matmul", "overlap", *host}
     transfers = {(p.collective, p.parts) for p in points if p.kind == "transfer"}
     assert {("all_to_all", "uneven"), ("all_to_all", "empty"), ("send_recv", "even")} <= transfers
     assert {p.direction for p in points if p.kind == "attention"} == {"forward", "backward"}
