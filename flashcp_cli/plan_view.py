@@ -24,7 +24,10 @@ def print_summary(summary: dict[str, Any], pictured: "Plan", index: int) -> None
         console.print_whole(_gaps(summary))
     for line in [*_notes(summary), *_tie_lines(summary)]:
         console.print(line, soft_wrap=True)
-    console.print(Text(f"\nPack {index} by {pictured.strategy}", style="bold"))
+    how = _exchange(pictured, summary["model"]["kv_heads"])
+    console.print(
+        Text(f"\nPack {index} by {pictured.strategy}: {how}", style="bold"), soft_wrap=True
+    )
     for line in pack_picture(pictured, console.width, summary["memory"]["picture_rank_bytes"]):
         console.print(line, soft_wrap=True)
     console.print(_memory(summary), soft_wrap=True)
@@ -184,6 +187,18 @@ def _memory(summary: dict[str, Any]) -> Text:
         + ("s." if memory["packs"] != 1 else "."),
         style="dim",
     )
+
+
+def _exchange(plan: "Plan", kv_heads: int) -> str:
+    """Say how a plan's KV travels."""
+    words = [plan.exchange.value]
+    if plan.chunks(kv_heads) > 1:
+        words.append(f"in {plan.chunks(kv_heads)} parts")
+    if plan.bundled:
+        words.append("bundled")
+    if plan.overlap:
+        words.append("beside attention")
+    return ", ".join(words)
 
 
 def _style(summary: dict[str, Any], name: str) -> str:

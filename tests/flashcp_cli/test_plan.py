@@ -119,6 +119,19 @@ def test_a_trace_of_one_token_is_planned(tmp_path):
     assert result.exit_code == 0, result.output
 
 
+def test_the_picture_says_how_the_plans_kv_travels(tmp_path):
+    words = ["code", "--cp", "32", "--ranks-per-node", "8", "--packs", "1", "--compare", "auto"]
+    words += ["--model", "llama3-8b", "--processes", "1", "--out", tmp_path / "p.parquet"]
+    result = invoke(*words)
+    plan = load_plans(tmp_path / "p.parquet").plans[0]
+    assert plan.bundled
+    assert plan.head_chunks > 1
+    said = f"{plan.exchange}, in {plan.head_chunks} parts, bundled, beside attention"
+    assert f"Pack 0 by auto: {said}" in result.output.splitlines()
+    other = invoke(*words[:-2], "--strategy", "per-doc")
+    assert "Pack 0 by per-doc: all-gather" in other.output.splitlines()
+
+
 def test_no_terminal_means_no_colour_codes():
     done = run("papers", *SMALL)
     assert done.returncode == 0, done.stderr
