@@ -20,7 +20,7 @@ _DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 _GRADIENTS = ("all-to-all", "reduce-scatter")
 _COLUMNS = (
     *("fingerprint", "CP degree", "query heads", "KV heads", "head size", "dtype"),
-    *("way home of gradients", "scale"),
+    *("way home of gradients", "scale", "backward"),
 )
 
 
@@ -62,7 +62,8 @@ def agree(handle: Handle, transport: Transport, qkv: Triple, scale: float) -> No
     fingerprint -= (fingerprint >> 63) << 64
     sizes = (q.shape[1], k.shape[1], q.shape[2]) if problem is None else (0, 0, 0)
     ways = _GRADIENTS.index(handle.ways.gradients), struct.unpack("<q", struct.pack("<d", scale))[0]
-    mine = [int(problem is not None), fingerprint, handle.plan.cp, *sizes, dtype, *ways]
+    backward = int(torch.is_grad_enabled() and any(x.requires_grad for x in qkv))
+    mine = [int(problem is not None), fingerprint, handle.plan.cp, *sizes, dtype, *ways, backward]
     table = _gather(mine, transport, handle.device)
     if problem is not None:
         raise RunError(f"rank {transport.rank}: {problem}")
@@ -105,6 +106,8 @@ def _shown(name: str, value: int) -> str:
         return str(_DTYPES[value])
     if name == "way home of gradients":
         return f"gradients by {_GRADIENTS[value]}"
+    if name == "backward":
+        return f"inputs that need {'gradients' if value else 'no gradient'}"
     if name == "scale":
         return f"the scale {struct.unpack('<d', struct.pack('<q', value))[0]:g}"
     return f"{value} {name}"
