@@ -8,6 +8,7 @@ input; every rank then finds the same rank at fault and raises the same line.
 import struct
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from executor.errors import RunError
@@ -81,6 +82,11 @@ def agree(handle: Handle, transport: Transport, qkv: Triple, scale: float) -> No
 
 def _check_group(handle: Handle, transport: Transport) -> str | None:
     """Return in what the plan does not fit the group, or None."""
+    if transport.group is None and handle.plan.cp > 1 and not dist.is_initialized():
+        return (
+            f"a plan for {handle.plan.cp} ranks needs a process group and there is none; call "
+            "torch.distributed.init_process_group, or plan with cp=1"
+        )
     if transport.ranks != handle.plan.cp:
         return (
             f"a plan for {handle.plan.cp} ranks cannot run on {transport.ranks}; plan again with "
@@ -92,6 +98,8 @@ def _check_group(handle: Handle, transport: Transport) -> str | None:
 
 
 def _gather(row: list[int], transport: Transport, device: torch.device) -> list[list[int]]:
+    if transport.ranks == 1:
+        return [row]
     mine = torch.tensor(row, dtype=torch.int64).to(device)
     rows = mine.new_empty(transport.ranks * len(row))
     COLLECTIVES[Pattern.ALL_GATHER](rows, mine, group=transport.group)

@@ -48,7 +48,7 @@ def attention(
         v: values [t, Hkv, D].
         handle: the plan, prepared for this rank.
         group: the context-parallel group, or a device mesh of one dimension; None for the default
-            group. A `Transport` counts bytes.
+            group; one rank by itself needs none. A `Transport` counts bytes.
         scale: of the scores; None for 1 / sqrt(D).
         record: what records the time of each part.
 

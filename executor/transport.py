@@ -61,7 +61,7 @@ class Ticket:
 
 
 class Transport:
-    """Transfers over one process group.
+    """Transfers over one process group; over none where there is none, as one rank.
 
     Attributes:
         group: the context-parallel group; None for the default one.
@@ -72,8 +72,10 @@ class Transport:
 
     def __init__(self, group: dist.ProcessGroup | None = None) -> None:
         self.group = group
-        self.rank = dist.get_rank(group)
-        self.ranks = dist.get_world_size(group)
+        alone = group is None and not dist.is_initialized()
+        self.rank, self.ranks = (
+            (0, 1) if alone else (dist.get_rank(group), dist.get_world_size(group))
+        )
         self.sent_bytes = 0
 
     def start(self, request: Start) -> Ticket:

@@ -43,6 +43,7 @@ def test_what_is_passed_on_is_prepared_on_one_side_stream_behind_the_compute_str
         "current_device": lambda: 3,
     }.items():
         monkeypatch.setattr(torch.cuda, name, fake)
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
     monkeypatch.setattr(dist, "get_rank", lambda _: 0)
     monkeypatch.setattr(dist, "get_world_size", lambda _: 2)
     transport._side_stream.cache_clear()
