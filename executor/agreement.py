@@ -8,6 +8,7 @@ input; every rank then finds the same rank at fault and raises the same line.
 import struct
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from executor.errors import RunError
@@ -20,7 +21,7 @@ _DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 _GRADIENTS = ("all-to-all", "reduce-scatter")
 _COLUMNS = (
     *("fingerprint", "CP degree", "query heads", "KV heads", "head size", "dtype"),
-    *("way home of gradients", "scale"),
+    *("way home of gradients", "scale", "backward"),
 )
 
 
@@ -62,7 +63,8 @@ def agree(handle: Handle, transport: Transport, qkv: Triple, scale: float) -> No
     fingerprint -= (fingerprint >> 63) << 64
     sizes = (q.shape[1], k.shape[1], q.shape[2]) if problem is None else (0, 0, 0)
     ways = _GRADIENTS.index(handle.ways.gradients), struct.unpack("<q", struct.pack("<d", scale))[0]
-    mine = [int(problem is not None), fingerprint, handle.plan.cp, *sizes, dtype, *ways]
+    backward = int(torch.is_grad_enabled() and any(x.requires_grad for x in qkv))
+    mine = [int(problem is not None), fingerprint, handle.plan.cp, *sizes, dtype, *ways, backward]
     table = _gather(mine, transport, handle.device)
     if problem is not None:
         raise RunError(f"rank {transport.rank}: {problem}")
@@ -80,6 +82,11 @@ def agree(handle: Handle, transport: Transport, qkv: Triple, scale: float) -> No
 
 def _check_group(handle: Handle, transport: Transport) -> str | None:
     """Return in what the plan does not fit the group, or None."""
+    if transport.group is None and handle.plan.cp > 1 and not dist.is_initialized():
+        return (
+            f"a plan for {handle.plan.cp} ranks needs a process group and there is none; call "
+            "torch.distributed.init_process_group, or plan with cp=1"
+        )
     if transport.ranks != handle.plan.cp:
         return (
             f"a plan for {handle.plan.cp} ranks cannot run on {transport.ranks}; plan again with "
@@ -91,6 +98,8 @@ def _check_group(handle: Handle, transport: Transport) -> str | None:
 
 
 def _gather(row: list[int], transport: Transport, device: torch.device) -> list[list[int]]:
+    if transport.ranks == 1:
+        return [row]
     mine = torch.tensor(row, dtype=torch.int64).to(device)
     rows = mine.new_empty(transport.ranks * len(row))
     COLLECTIVES[Pattern.ALL_GATHER](rows, mine, group=transport.group)
@@ -105,6 +114,8 @@ def _shown(name: str, value: int) -> str:
         return str(_DTYPES[value])
     if name == "way home of gradients":
         return f"gradients by {_GRADIENTS[value]}"
+    if name == "backward":
+        return f"inputs that need {'gradients' if value else 'no gradient'}"
     if name == "scale":
         return f"the scale {struct.unpack('<d', struct.pack('<q', value))[0]:g}"
     return f"{value} {name}"

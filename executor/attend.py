@@ -37,6 +37,8 @@ def attention(
     Every rank of the group calls it with its own tokens, and again in backward. The first call of a
     plan in a group compares the ranks' plans and shapes before anything else is exchanged. Under
     `torch.compile` it is a graph break; under autocast it computes in the precision of q, k and v.
+    Where nothing needs a gradient, nothing is kept for one. Where anything does on one rank, it has
+    to on every rank, since all exchange in backward; which of q, k and v may differ.
 
     Shapes: t local tokens, Hq query heads, Hkv key/value heads, D head size.
 
@@ -46,7 +48,7 @@ def attention(
         v: values [t, Hkv, D].
         handle: the plan, prepared for this rank.
         group: the context-parallel group, or a device mesh of one dimension; None for the default
-            group. A `Transport` counts bytes.
+            group; one rank by itself needs none. A `Transport` counts bytes.
         scale: of the scores; None for 1 / sqrt(D).
         record: what records the time of each part.
 
@@ -54,8 +56,8 @@ def attention(
         The output [t, Hq, D], differentiable in q, k and v.
 
     Raises:
-        RunError: a shape, dtype, rank or world size that does not fit the plan, or ranks whose
-            plans differ.
+        RunError: a shape, dtype, rank or world size that does not fit the plan, or ranks that
+            differ in their plans, or in whether there is a backward.
     """
     if torch.compiler.is_compiling():
         # Plans are numpy's, and another one each step: nothing of this is for a graph. Not as a

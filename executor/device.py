@@ -2,7 +2,7 @@
 
 import os
 import platform
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import torch
@@ -95,6 +95,28 @@ def local_device(device: str) -> torch.device:
         )
     torch.cuda.set_device(local)
     return torch.device("cuda", local)
+
+
+def group_options(device: torch.device, timeout: timedelta | None = None) -> Any:
+    """Return new options for one process group of ranks on such devices: for NCCL, on a GPU.
+
+    NCCL's kernels then go first wherever a multiprocessor is free. Else they queue behind every
+    block of the attention that was started before, and the exchange only begins as that ends.
+
+    Args:
+        device: this rank's.
+        timeout: the group's; torch warns where its options know another one. None for torch's own.
+
+    Returns:
+        `torch.distributed.ProcessGroupNCCL.Options`; None on a CPU.
+    """
+    if device.type != "cuda":
+        return None
+    nccl: Any = dist.ProcessGroupNCCL
+    options = nccl.Options(is_high_priority_stream=True)
+    if timeout is not None:
+        options._timeout = timeout
+    return options
 
 
 def device_memory(device: torch.device) -> int | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeAlias, TypeVar
 
-from torch import Tensor
+from torch import Tensor, device
 
 R = TypeVar("R")
 
@@ -40,9 +40,9 @@ class Collective:
     recv: Tensor
 
     @property
-    def on_gpu(self) -> bool:
-        """Whether a GPU's streams carry it."""
-        return self.send.is_cuda
+    def device(self) -> device:
+        """Where its tensors are."""
+        return self.send.device
 
     def sent_bytes(self, rank: int, ranks: int) -> int:  # noqa: ARG002 - alike on every rank
         """Return the bytes that leave `rank`; what it keeps for itself does not count."""
@@ -67,9 +67,9 @@ class Messages:
     recvs: Sequence[tuple[int, Tensor]]
 
     @property
-    def on_gpu(self) -> bool:
-        """Whether a GPU's streams carry any; False where there is none."""
-        return any(rows.is_cuda for _, rows in (*self.sends, *self.recvs))
+    def device(self) -> device | None:
+        """Where its tensors are; None where there is no message."""
+        return next((rows.device for _, rows in (*self.sends, *self.recvs)), None)
 
     def sent_bytes(self, rank: int, ranks: int) -> int:  # noqa: ARG002 - as of a collective
         """Return the bytes that leave `rank`."""
@@ -93,9 +93,9 @@ class Bundle:
     recv_splits: Sequence[int]
 
     @property
-    def on_gpu(self) -> bool:
-        """Whether a GPU's streams carry it."""
-        return self.send.is_cuda
+    def device(self) -> device:
+        """Where its tensors are."""
+        return self.send.device
 
     def sent_bytes(self, rank: int, ranks: int) -> int:  # noqa: ARG002 - as of a collective
         """Return the bytes that leave `rank`."""

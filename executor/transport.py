@@ -36,7 +36,7 @@ COLLECTIVES = {
 
 
 @lru_cache
-def _side_stream(device: int) -> torch.cuda.Stream:
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
     """Return the stream to prepare on what is passed on.
 
     One a device, not one a transport, of which every call may make its own: torch keeps the memory
@@ -61,7 +61,7 @@ class Ticket:
 
 
 class Transport:
-    """Transfers over one process group.
+    """Transfers over one process group; over none where there is none, as one rank.
 
     Attributes:
         group: the context-parallel group; None for the default one.
@@ -72,8 +72,10 @@ class Transport:
 
     def __init__(self, group: dist.ProcessGroup | None = None) -> None:
         self.group = group
-        self.rank = dist.get_rank(group)
-        self.ranks = dist.get_world_size(group)
+        alone = group is None and not dist.is_initialized()
+        self.rank, self.ranks = (
+            (0, 1) if alone else (dist.get_rank(group), dist.get_world_size(group))
+        )
         self.sent_bytes = 0
 
     def start(self, request: Start) -> Ticket:
@@ -81,12 +83,13 @@ class Transport:
         first = self._begun(request.transfers)
         if request.then is None:
             return first
-        if not any(transfer.on_gpu for transfer in request.transfers):
+        device = next((x.device for x in request.transfers if x.device is not None), None)
+        if device is None or device.type != "cuda":
             first.wait()
             return self._begun([request.then()])
-        side = _side_stream(torch.cuda.current_device())
+        side = _side_stream(device)  # which need not be the current device
         # Gradients to be summed were written on the compute stream.
-        side.wait_stream(torch.cuda.current_stream())
+        side.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(side):
             first.wait()
             second = self._begun([request.then()])

@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
-from executor.device import device_memory, local_device, provenance
+from executor.device import device_memory, group_options, local_device, provenance
 from executor.errors import RunError
 from executor.inputs import DTYPES
 from executor.job import Job, load_job
@@ -113,12 +113,14 @@ def run_job(job: Job, *, on_hang: Callable[[str], None]) -> dict[str, Any] | Non
     progress = Progress(
         store.clone(), number, ranks, timeout_s=job.options.timeout_s, on_hang=on_hang
     )
+    timeout = group_timeout(job.options.timeout_s)
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",
         store=dist.PrefixStore("flashcp", store),  # type: ignore[attr-defined]
         rank=number,
         world_size=ranks,
-        timeout=group_timeout(job.options.timeout_s),
+        timeout=timeout,
+        pg_options=group_options(device, timeout),
         device_id=device if device.type == "cuda" else None,
     )
     try:

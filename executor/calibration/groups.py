@@ -17,7 +17,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from executor.calibration.request import Request
 from executor.calibration.transfers import Group
-from executor.device import ranks_here
+from executor.device import group_options, ranks_here
 from executor.errors import RunError
 
 LOCAL_S = 3.0
@@ -27,6 +27,8 @@ LOCAL_S = 3.0
 def join(request: Request, device: torch.device) -> dist.ProcessGroup | None:
     """Join the group of the environment; returns the group that ranks agree over, on the host."""
     limit = timedelta(seconds=request.timeout_s)
+    # Others wait while rank 0 measures alone.
+    timeout = timedelta(seconds=request.timeout_s + 2 * request.effort.attention_s + LOCAL_S)
     rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     try:
         with _silent():
@@ -36,8 +38,8 @@ def join(request: Request, device: torch.device) -> dist.ProcessGroup | None:
             store=dist.PrefixStore("flashcp", store),  # type: ignore[attr-defined]
             rank=rank,
             world_size=ranks,
-            # Others wait while rank 0 measures alone.
-            timeout=timedelta(seconds=request.timeout_s + 2 * request.effort.attention_s + LOCAL_S),
+            timeout=timeout,
+            pg_options=group_options(device, timeout),
         )
     except (RuntimeError, ValueError) as error:
         raise RunError(
@@ -65,11 +67,11 @@ def _silent() -> Iterator[None]:
         os.close(nowhere)
 
 
-def groups_of(ranks: int) -> list[Group]:
+def groups_of(ranks: int, device: torch.device) -> list[Group]:
     """Return the groups to measure, the largest last; every rank makes all of them.
 
     Within the first node groups of 2, 4, 8 ... ranks and of all; across nodes one of a rank a node
-    and one of all ranks.
+    and one of all ranks. Made as a run makes its own, so that overlap is measured as it will be.
     """
     here = ranks_here(ranks)
     sizes = sorted({2**power for power in range(1, here.bit_length()) if 2**power <= here} | {here})
@@ -78,10 +80,10 @@ def groups_of(ranks: int) -> list[Group]:
         if here > 1:
             members.append((list(range(0, ranks, here)), 1))
         members.append((list(range(ranks)), here))
-    cuda = dist.get_backend() == "nccl"
+    cuda = device.type == "cuda"
     groups = []
     for chosen, per_node in members:
-        group = dist.new_group(chosen)
+        group = dist.new_group(chosen, pg_options=group_options(device))
         control = dist.new_group(chosen, backend="gloo") if cuda else group
         mine = dist.get_rank() in chosen
         groups.append(

@@ -92,7 +92,7 @@ def measure_all(request: Request, on_progress: Callable[[Progress], None]) -> di
     grouped = request.ranks > 1 or in_torchrun()
     control = join(request, device) if grouped else None
     try:
-        groups = groups_of(request.ranks) if grouped else []
+        groups = groups_of(request.ranks, device) if grouped else []
         return _Session(request, device, control, groups, on_progress).run()
     finally:
         if grouped:

@@ -20,10 +20,10 @@ if __name__ == "__main__":
     kind, faulty, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
     timed = measure._timed
 
-    def at_fault(local, handle, rank):
+    def at_fault(local, handle, rank, ahead):
         if handle.rank == faulty:
             FAULTS[kind]()
-        return timed(local, handle, rank)
+        return timed(local, handle, rank, ahead)
 
     measure._timed = at_fault
     worker.main(folder)

@@ -1,10 +1,15 @@
 """Which GPU a rank takes, and how many ranks share its node, by whatever started them."""
 
+from datetime import timedelta
+from types import SimpleNamespace
+
 import pytest
 import torch
+import torch.distributed as dist
 
 from executor import RunError
-from executor.device import local_device, ranks_here
+from executor.calibration import groups
+from executor.device import group_options, local_device, ranks_here
 
 VARIABLES = (
     *("LOCAL_RANK", "LOCAL_WORLD_SIZE", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE", "SLURM_JOB_ID"),
@@ -62,3 +67,25 @@ def test_ranks_of_a_node_are_counted_by_what_started_them(monkeypatch):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert ranks_here(16) == 4
     assert ranks_here(2) == 2
+
+
+class NcclOptions(SimpleNamespace):
+    _timeout = None
+
+
+def test_nccl_goes_before_attention_in_every_group_by_options_of_its_own(monkeypatch):
+    nccl = SimpleNamespace(Options=NcclOptions)
+    monkeypatch.setattr(dist, "ProcessGroupNCCL", nccl, raising=False)
+    cuda, cpu = torch.device("cuda", 0), torch.device("cpu")
+    made = []
+    monkeypatch.setattr(dist, "get_rank", lambda: 0)
+    monkeypatch.setattr(dist, "new_group", lambda *_, **options: made.append(options))
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    assert len(groups.groups_of(8, cuda)) == 3
+    over_nccl = [one["pg_options"] for one in made if one.get("backend") != "gloo"]
+    assert [one.is_high_priority_stream for one in over_nccl] == [True] * 3
+    assert len({id(one) for one in over_nccl}) == 3  # torch writes each group's name into its own
+    limit = timedelta(seconds=9)
+    assert group_options(cuda, limit)._timeout == limit
+    assert group_options(cpu, limit) is None

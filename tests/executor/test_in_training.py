@@ -4,6 +4,8 @@ One launch of two ranks. A refusal that only one rank finds must reach the other
 timeout is short would end the launch with another error.
 """
 
+import contextlib
+import weakref
 from datetime import timedelta
 
 import numpy as np
@@ -12,8 +14,9 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 
-from executor import RunError, attention, prepare, shard
+from executor import RunError, attend, attention, prepare, shard
 from executor.kernels import relative_error
+from executor.kernels.cpu import CpuKernel
 from flashcp.strategies import shard as make_plan
 from tests.executor.packs import all_plans
 from tests.executor.ranks import run_ranks
@@ -33,6 +36,8 @@ def everything(rank):
     compiled_with_a_new_plan_a_step(rank, group)
     a_mesh_names_the_group(rank)
     no_second_derivative(rank, group)
+    without_gradients_nothing_is_kept(rank, group)
+    some_gradients_are_those_of_all(rank, group)
     what_one_rank_finds_reaches_the_other(rank, group)
 
 
@@ -102,6 +107,57 @@ def no_second_derivative(rank, group):
         dq.sum().backward()
 
 
+class Watching:
+    """The CPU's kernel, which knows the keys that it was given for as long as someone has them."""
+
+    name = CpuKernel.name
+
+    def __init__(self):
+        self.keys = []
+
+    def forward(self, q, k, v, segments, scale, *, out=None):
+        self.keys.append(weakref.ref(k))
+        return CpuKernel().forward(q, k, v, segments, scale, out=out)
+
+    def backward(self, *arguments, **more):
+        return CpuKernel().backward(*arguments, **more)
+
+
+def without_gradients_nothing_is_kept(rank, group):
+    kept = dict.fromkeys((torch.no_grad, torch.inference_mode, "frozen", "trained"), 0)
+    for plan in all_plans(np.random.default_rng(0), LENGTHS, 2):
+        q, k, v, _ = local(plan, rank)
+        true = attention(q, k, v, prepare(plan, rank), group)
+        for way in kept:
+            watching = Watching()
+            inputs = [x.detach().requires_grad_(way != "frozen") for x in (q, k, v)]
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(attend, "select", lambda *_, one=watching: one)
+                with way() if callable(way) else contextlib.nullcontext():
+                    out = attention(*inputs, prepare(plan, rank), group)
+            assert torch.equal(out, true)
+            assert out.requires_grad == (way == "trained")
+            alive = [x for x in (one() for one in watching.keys) if x is not None]
+            kept[way] += sum(x is not inputs[1] for x in alive)
+    assert kept.pop("trained") > 0
+    assert not any(kept.values()), kept
+
+
+def some_gradients_are_those_of_all(rank, group):
+    """Also where ranks need different ones: all exchange what any of them may need."""
+    for plan in all_plans(np.random.default_rng(0), LENGTHS, 2):
+        handle, inputs = prepare(plan, rank), local(plan, rank)
+        _, *gradients = outcome(handle, group, *inputs)
+        for needs in ({0}, {1, 2}, {2}, {rank}, {0} if rank else {0, 1, 2}):
+            some = [x.detach().requires_grad_(i in needs) for i, x in enumerate(inputs[:3])]
+            attention(*some, prepare(plan, rank), group).backward(inputs[3])
+            for i, (one, true) in enumerate(zip(some, gradients, strict=True)):
+                if i in needs:
+                    assert torch.equal(one.grad, true)
+                else:
+                    assert one.grad is None
+
+
 def what_one_rank_finds_reaches_the_other(rank, group):
     plan, wider = make_plan(LENGTHS, 2, "per-doc"), make_plan(LENGTHS, 4, "per-doc")
     q, k, v, _ = local(plan, rank)
@@ -128,3 +184,7 @@ def what_one_rank_finds_reaches_the_other(rank, group):
 
     line = said(prepare(plan, rank), q, k, v, scale=0.5 + rank)
     assert line == "rank 1 has the scale 1.5, rank 0 the scale 0.5"
+
+    needs = [x.detach().requires_grad_(bool(rank)) for x in (q, k, v)]
+    line = said(prepare(plan, rank), *needs)
+    assert line == "rank 1 has inputs that need gradients, rank 0 inputs that need no gradient"

@@ -10,9 +10,9 @@ from executor.transfers import Messages, Start
 
 
 class OnGpu(Messages):
-    """Messages that claim to be a GPU's."""
+    """Messages that claim to be a GPU's, of another one than the current one."""
 
-    on_gpu = True
+    device = torch.device("cuda", 3)
 
 
 def test_what_is_passed_on_is_prepared_on_one_side_stream_behind_the_compute_stream(monkeypatch):
@@ -39,15 +39,17 @@ def test_what_is_passed_on_is_prepared_on_one_side_stream_behind_the_compute_str
     for name, fake in {
         "Stream": Stream,
         "stream": current,
-        "current_stream": lambda: "compute",
-        "current_device": lambda: 3,
+        "current_stream": lambda device: f"compute on {device}",
+        "current_device": lambda: 0,
     }.items():
         monkeypatch.setattr(torch.cuda, name, fake)
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
     monkeypatch.setattr(dist, "get_rank", lambda _: 0)
     monkeypatch.setattr(dist, "get_world_size", lambda _: 2)
     transport._side_stream.cache_clear()
     for _ in range(2):
         transport.Transport().start(Start([OnGpu([], [])], then))
     transport._side_stream.cache_clear()
-    assert made == [3]
-    assert happened == 2 * [("waits for", "compute"), "on the side stream", "passed on", "back"]
+    assert made == [torch.device("cuda", 3)]
+    once = [("waits for", "compute on cuda:3"), "on the side stream", "passed on", "back"]
+    assert happened == 2 * once
