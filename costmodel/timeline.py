@@ -29,13 +29,14 @@ class Stream(StrEnum):
 
 
 class Kind(StrEnum):
-    """What an entry spends its time on; the parts of a predicted time."""
+    """What an entry spends its time on; the parts of a predicted time, and the host's."""
 
     FORWARD = "forward"
     BACKWARD = "backward"
     EXCHANGE = "exchange"
     COPIES = "copies"
     MERGE = "merge"
+    HOST = "host"
 
 
 @dataclass(frozen=True)

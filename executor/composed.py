@@ -59,7 +59,7 @@ class _Direction:
             return
         if self._costs.posting_us.any():
             posting_us = self._costs.posting_us
-            self._line.run(Kind.EXCHANGE, "post messages", posting_us, stream=Stream.HOST)
+            self._line.run(Kind.HOST, "post messages", posting_us, stream=Stream.HOST)
         if self._direction == "forward":
             self._forward()
         else:

@@ -6,8 +6,6 @@ begin at zero; backward begins when the slowest rank's forward has ended.
 
 from typing import Any
 
-import numpy as np
-
 from executor.job import Job
 from flashcp.prediction import Setting, predict
 
@@ -20,7 +18,8 @@ def chrome_trace(job: Job, results: dict[str, Any], setting: Setting) -> dict[st
         rows = results["plans"].get(name, [])
         if not rows:
             continue
-        forward_us = float(np.median(np.max([row["forward_us"] for row in rows], axis=0)))
+        ends = (end for row in rows for _, _, _, end in row["pieces"]["forward"])
+        forward_us = max(ends, default=0.0)
         entries = predict(plan, setting).timeline.entries
         for rank, row in enumerate(rows):
             measured = [
@@ -42,19 +41,20 @@ def chrome_trace(job: Job, results: dict[str, Any], setting: Setting) -> dict[st
 def _group(
     number: int, title: str, listed: list[tuple[str, str, float, float]]
 ) -> list[dict[str, Any]]:
-    """Return the events of one process of the picture: compute and exchange tracks."""
+    """Return the events of one process: tracks of compute, exchange and, if any, the host."""
+    tracks = ["compute", "exchange", *(["host"] if any(one[0] == "host" for one in listed) else [])]
     events: list[dict[str, Any]] = [
         {"ph": "M", "pid": number, "name": "process_name", "args": {"name": title}},
         {"ph": "M", "pid": number, "name": "process_sort_index", "args": {"sort_index": number}},
     ]
-    for track, name in enumerate(("compute", "exchange")):
+    for track, name in enumerate(tracks):
         args = {"name": name}
         events.append({"ph": "M", "pid": number, "tid": track, "name": "thread_name", "args": args})
     events += [
         {
             "ph": "X",
             "pid": number,
-            "tid": int(part == "exchange"),
+            "tid": tracks.index(part) if part in tracks else 0,
             "name": name,
             "cat": part,
             "ts": begin,

@@ -206,7 +206,7 @@ class _Run:
         """Queue what the host does, which goes on to the next layer when it has posted this one."""
         posting_us = self.costs.posting_us
         if posting_us.any():
-            self.timeline.run(Kind.EXCHANGE, "post messages", posting_us, stream=Stream.HOST)
+            self.timeline.run(Kind.HOST, "post messages", posting_us, stream=Stream.HOST)
 
     def _exchange(self, direction: Direction, us: float, packed: Clock) -> Clock:
         """Queue a part of an exchange that takes `us`, in one step or in two; return its end, [cp].

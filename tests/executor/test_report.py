@@ -188,6 +188,13 @@ def test_the_picture_holds_measured_beside_predicted_for_every_rank(results, set
     assert {event["pid"] for event in spans} == set(range(len(titles)))
     assert all(event["dur"] > 0 for event in spans)
     assert {event["cat"] for event in spans} >= {"forward", "backward", "exchange", "copies"}
+    # On no track does one thing begin before another has ended, which viewers cannot draw.
+    tracks = {}
+    for event in sorted(spans, key=lambda event: event["ts"]):
+        before = tracks.get((event["pid"], event["tid"]), 0.0)
+        assert event["ts"] >= before - 1e-6, event
+        tracks[event["pid"], event["tid"]] = event["ts"] + event["dur"]
+    assert {tid for _, tid in tracks} == {0, 1, 2}  # some of them post messages
 
 
 class Live(TorchDispatchMode):
