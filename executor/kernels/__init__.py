@@ -93,15 +93,28 @@ class Kernel(Protocol):
         """
 
 
-@lru_cache(maxsize=32)
 def select(device: torch.device, dtype: torch.dtype, head_dim: int, grouped: int = 1) -> Kernel:
     """Return the fastest kernel there is for a device, dtype, head size and query heads a KV head.
+
+    Where torch is asked for deterministic algorithms, the fastest that has a deterministic
+    backward. Tried once a process for each of these.
 
     Raises:
         RunError: no kernel takes the head size, or none agrees; the message says why each was
             passed over.
         torch.OutOfMemoryError: there is no room to try one.
     """
+    return _selected(device, dtype, head_dim, grouped, torch.are_deterministic_algorithms_enabled())
+
+
+@lru_cache(maxsize=32)
+def _selected(
+    device: torch.device,
+    dtype: torch.dtype,
+    head_dim: int,
+    grouped: int,
+    deterministic: bool,  # noqa: ARG001 - kernels ask torch; what they do is another result
+) -> Kernel:
     if device.type == "cpu":
         return CpuKernel()
     if dtype not in (torch.bfloat16, torch.float16):

@@ -193,6 +193,13 @@ RELEASES = {
             "_flash_attn_bwd": flash_releases.backward_4,
         },
     ),
+    "4, later": (
+        gpu.FlashAttention4, "flash_attn.cute.interface",
+        {
+            "_flash_attn_fwd": flash_releases.forward_4,
+            "_flash_attn_bwd": flash_releases.later_backward_4,
+        },
+    ),
 }  # fmt: skip
 
 
@@ -201,6 +208,29 @@ def test_every_release_of_flash_attn_is_called_as_its_signature_wants(monkeypatc
     make, name, functions = RELEASES[release]
     monkeypatch.setitem(sys.modules, name, flash_releases.module(name, **functions))
     assert disagreement(make(), CPU, torch.float32, 16) <= 1e-5
+
+
+@pytest.fixture
+def ask_for_determinism():
+    yield torch.use_deterministic_algorithms
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize("wanted", [True, False])
+def test_backward_is_deterministic_where_torch_is_asked_to_be_or_passed_over(
+    monkeypatch, release, wanted, ask_for_determinism
+):
+    make, name, functions = RELEASES[release]
+    monkeypatch.setitem(sys.modules, name, flash_releases.module(name, **functions))
+    flash_releases.ASKED.clear()
+    ask_for_determinism(wanted)
+    chosen = first_that_agrees((make, PlainKernel), CPU, torch.float32, 16)
+    if release == "4":  # which cannot be
+        assert isinstance(chosen, PlainKernel) == wanted
+    else:
+        assert isinstance(chosen, make)
+        assert list(flash_releases.ASKED) == [wanted]
 
 
 @pytest.mark.parametrize("make", [gpu.TorchVarlen, gpu.TorchVarlenInPlace])
