@@ -65,7 +65,7 @@ def attention(
         outside = torch.compiler.disable(attention)  # type: ignore[no-untyped-call]
         traced: Tensor = outside(q, k, v, handle, group, scale=scale, record=record)
         return traced
-    transport = group if isinstance(group, Transport) else Transport(_group_of(group))
+    transport = group if isinstance(group, Transport) else Transport(group_of(group))
     if scale is None:
         scale = max(q.shape[-1:].numel(), 1) ** -0.5  # of any tensor: `agree` refuses wrong ones
     kernel = agree(handle, transport, (q, k, v), scale)
@@ -76,7 +76,12 @@ def attention(
     return out
 
 
-def _group_of(group: "dist.ProcessGroup | DeviceMesh | None") -> dist.ProcessGroup | None:
+def group_of(group: "dist.ProcessGroup | DeviceMesh | None") -> dist.ProcessGroup | None:
+    """Return the group that a user named, of a device mesh's one dimension its group.
+
+    Raises:
+        RunError: a mesh of several dimensions.
+    """
     if not isinstance(group, DeviceMesh):
         return group
     if group.ndim != 1:
