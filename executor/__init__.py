@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from executor.handle import Handle, prepare
     from executor.layout import global_indices, position_ids, shard, shift_labels, unshard
     from executor.memory import memory_bytes
+    from executor.warming import warm_up
 
 __all__ = [
     "Handle",
@@ -28,6 +29,7 @@ __all__ = [
     "shard",
     "shift_labels",
     "unshard",
+    "warm_up",
 ]
 
 _HOMES = {
@@ -41,6 +43,7 @@ _HOMES = {
     "shard": "executor.layout",
     "shift_labels": "executor.layout",
     "unshard": "executor.layout",
+    "warm_up": "executor.warming",
 }
 
 

@@ -15,7 +15,6 @@ from executor.agreement import agree
 from executor.errors import RunError
 from executor.handle import Handle, Joined, Ring
 from executor.joined import Call, Kept
-from executor.kernels import select
 from executor.record import Recorder
 from executor.transport import Transport, carry_out
 
@@ -35,10 +34,10 @@ def attention(
     """Attend, causally and within documents, over the tokens of all ranks.
 
     Every rank of the group calls it with its own tokens, and again in backward. The first call of a
-    plan in a group compares the ranks' plans and shapes before anything else is exchanged. Under
-    `torch.compile` it is a graph break; under autocast it computes in the precision of q, k and v.
-    Where nothing needs a gradient, nothing is kept for one. Where anything does on one rank, it has
-    to on every rank, since all exchange in backward; which of q, k and v may differ.
+    plan in a group compares the ranks' plans, shapes and kernels before anything else is exchanged.
+    Under `torch.compile` it is a graph break; under autocast it computes in the precision of q, k
+    and v. Where nothing needs a gradient, nothing is kept for one. Where anything does on one rank,
+    it has to on every rank, since all exchange in backward; which of q, k and v may differ.
 
     Shapes: t local tokens, Hq query heads, Hkv key/value heads, D head size.
 
@@ -56,8 +55,9 @@ def attention(
         The output [t, Hq, D], differentiable in q, k and v.
 
     Raises:
-        RunError: a shape, dtype, rank or world size that does not fit the plan, or ranks that
-            differ in their plans, or in whether there is a backward.
+        RunError: a shape, dtype, rank or world size that does not fit the plan; no kernel for the
+            dtype and head size; or ranks that differ in their plans, kernels, or in whether there
+            is a backward.
     """
     if torch.compiler.is_compiling():
         # Plans are numpy's, and another one each step: nothing of this is for a graph. Not as a
@@ -65,22 +65,23 @@ def attention(
         outside = torch.compiler.disable(attention)  # type: ignore[no-untyped-call]
         traced: Tensor = outside(q, k, v, handle, group, scale=scale, record=record)
         return traced
-    transport = group if isinstance(group, Transport) else Transport(_group_of(group))
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
-    agree(handle, transport, (q, k, v), scale)
-    call = Call(
-        kernel=select(q.device, q.dtype, q.shape[2], q.shape[1] // k.shape[1]),
-        scale=scale,
-        record=record,
-    )
-    layer = _Layer(handle.schedule, transport, call)
+    transport = group if isinstance(group, Transport) else Transport(group_of(group))
+    if scale is None:
+        scale = max(q.shape[-1:].numel(), 1) ** -0.5  # of any tensor: `agree` refuses wrong ones
+    kernel = agree(handle, transport, (q, k, v), scale)
+    layer = _Layer(handle.schedule, transport, Call(kernel, scale, record))
     # Kernels want each head's numbers side by side; torch's for CPUs does not even ask.
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     out: Tensor = _Attention.apply(q, k, v, layer)  # type: ignore[no-untyped-call]
     return out
 
 
-def _group_of(group: "dist.ProcessGroup | DeviceMesh | None") -> dist.ProcessGroup | None:
+def group_of(group: "dist.ProcessGroup | DeviceMesh | None") -> dist.ProcessGroup | None:
+    """Return the group that a user named, of a device mesh's one dimension its group.
+
+    Raises:
+        RunError: a mesh of several dimensions.
+    """
     if not isinstance(group, DeviceMesh):
         return group
     if group.ndim != 1:

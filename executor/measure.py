@@ -104,6 +104,8 @@ def run_plan(name: str, plan: Plan, job: Job, rank: Rank) -> dict[str, Any]:
     )
     pack = draw(plan, job, rank.device)
     local = pack.map(lambda x: shard(x, plan, handle.rank))
+    rank.progress.at(f"trying attention kernels for {name}")  # alone, while nobody is waited for
+    kernel_name(job, rank.device, local.q.dtype)
     rank.progress.at(f"comparing plans of {name}")
     with rank.progress.waiting():
         agree(handle, rank.transport, (local.q, local.k, local.v), job.model.head_dim**-0.5)

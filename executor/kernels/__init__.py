@@ -93,18 +93,38 @@ class Kernel(Protocol):
         """
 
 
-@lru_cache(maxsize=32)
 def select(device: torch.device, dtype: torch.dtype, head_dim: int, grouped: int = 1) -> Kernel:
     """Return the fastest kernel there is for a device, dtype, head size and query heads a KV head.
 
+    Where torch is asked for deterministic algorithms, the fastest that has a deterministic
+    backward. Tried once a process for each of these.
+
     Raises:
-        RunError: there is none; the message says why each was passed over.
+        RunError: no kernel takes the head size, or none agrees; the message says why each was
+            passed over.
         torch.OutOfMemoryError: there is no room to try one.
     """
+    return _selected(device, dtype, head_dim, grouped, torch.are_deterministic_algorithms_enabled())
+
+
+@lru_cache(maxsize=32)
+def _selected(
+    device: torch.device,
+    dtype: torch.dtype,
+    head_dim: int,
+    grouped: int,
+    deterministic: bool,  # noqa: ARG001 - kernels ask torch; what they do is another result
+) -> Kernel:
     if device.type == "cpu":
         return CpuKernel()
     if dtype not in (torch.bfloat16, torch.float16):
         return PlainKernel()
+    if head_dim % 8:
+        raise RunError(
+            f"flash kernels take no head size {head_dim} in {dtype}, only multiples of 8; pad q, k "
+            f"and v with zeros to {head_dim + -head_dim % 8} and pass scale={head_dim}**-0.5, or "
+            "take float32"
+        )
     makers: tuple[Callable[[], Kernel], ...] = (
         gpu.FlashAttention4,
         gpu.FlashAttention3,
@@ -144,8 +164,8 @@ def first_that_agrees(
             return kernel
         reasons.append(f"{kernel.name}: differs from the oracle by {error:.2g}")
     raise RunError(
-        f"no attention kernel for {dtype} and head size {head_dim} on {device}; "
-        + "; ".join(reasons)
+        f"no attention kernel for {dtype} and head size {head_dim} on {device}; float32 needs "
+        "none, or see why each was passed over: " + "; ".join(reasons)
     )
 
 

@@ -7,12 +7,15 @@ Forward and backward are called one by one, never through the libraries' own aut
 the gradient of the log-sum-exp. Their private entrances differ between releases, so each is called
 with the parameters that it has, and is not used before it agreed with the oracle on a small call
 (`executor.kernels.select`). Where a release cannot write its result where it is wanted, that costs
-a copy. Written against flash-attn 2.7, flash-attn-3 3.0 and torch 2.6 to 2.13; of these only torch
-2.11's has run on a GPU by us (benchmarks/gpu/README.md).
+a copy. Where torch is asked for deterministic algorithms, so is each backward, and a release that
+has none is passed over; torch's own operator asks by itself. Written against flash-attn 2.7,
+flash-attn-3 3.0 and torch 2.6 to 2.13; of these only torch 2.11's has run on a GPU by us
+(benchmarks/gpu/README.md).
 
 Shapes: T query tokens, K key tokens, Hq query heads, Hkv key/value heads, D head size.
 """
 
+from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -20,7 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from executor.calls import call
+from executor.calls import call, parameters
+from executor.errors import RunError
 from executor.kernels.segments import Pair, Segments, Triple, written, written_all
 
 # What flash-attn 3 has for inference; without defaults in its first releases.
@@ -87,7 +91,7 @@ class FlashAttention2:
             **_shape(segments),
             **_plain(scale),
             causal=segments.causal,
-            deterministic=False,
+            **_deterministic(self._module._flash_attn_varlen_backward),
             rng_state=None,
         )  # fmt: skip
         return dq, dk, dv
@@ -148,6 +152,7 @@ class FlashAttention3:
             causal=segments.causal,
             is_causal=segments.causal,
             sequed_q=None, sequed_k=None,
+            **_deterministic(self._module._flash_attn_backward),
         )  # fmt: skip
         return dq, dk, dv
 
@@ -204,6 +209,7 @@ class FlashAttention4:
             softmax_scale=scale,
             causal=segments.causal,
             dq=dq, dk=dk, dv=dv,
+            **_deterministic(self._module._flash_attn_bwd),
         )  # fmt: skip
         return written_all((found[0], found[1], found[2]), into)
 
@@ -311,6 +317,18 @@ def _plain(scale: float) -> dict[str, Any]:
         "softcap": 0.0,
         "alibi_slopes": None,
     }
+
+
+def _deterministic(backward: Callable[..., Any]) -> dict[str, bool]:
+    """Return the argument that says whether gradients are to be the same bits in every run.
+
+    Raises:
+        RunError: they are to be, and this release has no such argument.
+    """
+    wanted = torch.are_deterministic_algorithms_enabled()
+    if wanted and "deterministic" not in parameters(backward):
+        raise RunError("has no deterministic backward")
+    return {"deterministic": wanted}
 
 
 def _like(x: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, library
 from executor.kernels import PlainKernel, Segments
 
 PLAIN = PlainKernel()
+ASKED = set()  # whether backward was asked to be deterministic, of the releases that can be
 
 
 def segments(cu_q, cu_k, causal):
@@ -51,6 +52,7 @@ def backward_2(
     window_size_right: int, softcap: float, alibi_slopes: Tensor | None, deterministic: bool,
     rng_state: Tensor | None = None, zero_tensors: bool = False,
 ) -> Tensor:  # fmt: skip
+    ASKED.add(deterministic)
     shape = segments(cu_seqlens_q, cu_seqlens_k, causal)
     PLAIN.backward(dout, (q, k, v), (out, softmax_lse), shape, softmax_scale, into=(dq, dk, dv))
     return torch.empty_like(softmax_lse)
@@ -72,6 +74,7 @@ def first_backward_3(
     max_seqlen_k, dq, dk, dv, softmax_scale, causal, window_size=(-1, -1), softcap=0.0,
     deterministic=False, sm_margin=0,
 ):  # fmt: skip
+    ASKED.add(deterministic)
     shape = segments(cu_seqlens_q, cu_seqlens_k, causal)
     PLAIN.backward(dout, (q, k, v), (out, softmax_lse), shape, softmax_scale, into=(dq, dk, dv))
     return dq, dk, dv, softmax_lse
@@ -111,6 +114,7 @@ def backward_3(
     is_causal: bool = False, window_size_left: int = -1, window_size_right: int = -1,
     softcap: float = 0.0, deterministic: bool = False, sm_margin: int = 0,
 ) -> Tensor:  # fmt: skip
+    ASKED.add(deterministic)
     shape = segments(cu_seqlens_q, cu_seqlens_k, is_causal)
     PLAIN.backward(dout, (q, k, v), (out, softmax_lse), shape, softmax_scale, into=(dq, dk, dv))
     return torch.empty_like(softmax_lse)
@@ -133,6 +137,16 @@ def backward_4(
 ):  # fmt: skip
     shape = segments(cu_seqlens_q, cu_seqlens_k, causal)
     return PLAIN.backward(dout, (q, k, v), (out, lse), shape, softmax_scale)
+
+
+def later_backward_4(
+    q, k, v, out, dout, lse, softmax_scale=None, causal=False, softcap=0.0, cu_seqlens_q=None,
+    cu_seqlens_k=None, seqused_q=None, seqused_k=None, deterministic=False, dq=None, dk=None,
+    dv=None,
+):  # fmt: skip
+    ASKED.add(deterministic)
+    shape = segments(cu_seqlens_q, cu_seqlens_k, causal)
+    return PLAIN.backward(dout, (q, k, v), (out, lse), shape, softmax_scale, into=(dq, dk, dv))
 
 
 def torch_forward(

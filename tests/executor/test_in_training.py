@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 
-from executor import RunError, attend, attention, prepare, shard
+from executor import RunError, agreement, attention, prepare, shard
 from executor.kernels import relative_error
 from executor.kernels.cpu import CpuKernel
 from flashcp.strategies import shard as make_plan
@@ -39,6 +39,7 @@ def everything(rank):
     without_gradients_nothing_is_kept(rank, group)
     some_gradients_are_those_of_all(rank, group)
     what_one_rank_finds_reaches_the_other(rank, group)
+    kernels_are_found_before_anybody_waits(rank, group)
 
 
 def local(plan, rank, dtype=torch.float64):
@@ -132,7 +133,7 @@ def without_gradients_nothing_is_kept(rank, group):
             watching = Watching()
             inputs = [x.detach().requires_grad_(way != "frozen") for x in (q, k, v)]
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(attend, "select", lambda *_, one=watching: one)
+                patch.setattr(agreement, "select", lambda *_, one=watching: one)
                 with way() if callable(way) else contextlib.nullcontext():
                     out = attention(*inputs, prepare(plan, rank), group)
             assert torch.equal(out, true)
@@ -161,7 +162,7 @@ def some_gradients_are_those_of_all(rank, group):
 def what_one_rank_finds_reaches_the_other(rank, group):
     plan, wider = make_plan(LENGTHS, 2, "per-doc"), make_plan(LENGTHS, 4, "per-doc")
     q, k, v, _ = local(plan, rank)
-    other = "rank 1's plan or tensors do not fit; see its own message"
+    other = "rank 1 cannot run this; see its own message"
 
     def said(handle, *tensors, **more):
         return refusal(lambda: attention(*tensors, handle, group, **more))
@@ -188,3 +189,57 @@ def what_one_rank_finds_reaches_the_other(rank, group):
     needs = [x.detach().requires_grad_(bool(rank)) for x in (q, k, v)]
     line = said(prepare(plan, rank), *needs)
     assert line == "rank 1 has inputs that need gradients, rank 0 inputs that need no gradient"
+
+    # Whatever one rank's tensors are, the other hears of it.
+    wrong = {
+        "rank 1: q, k and v have head size 0": [x[..., :0] for x in (q, k, v)],
+        "rank 1: q, k and v of shapes [], [32, 2, 8], [32, 2, 8] are not "
+        "[tokens, heads, head_dim] of one head size": [q.new_zeros(()), k, v],
+        "rank 1: 2 KV heads do not divide 0 query heads": [q[:, :0], k, v],
+        "rank 1: v is on meta where the plan was prepared for cpu": [q, k, v.to("meta")],
+        "rank 1: q, k and v are torch.float8_e4m3fn, torch.float8_e4m3fn and torch.float8_e4m3fn; "
+        "they must be one float dtype, bfloat16, float16, float32 or float64": [
+            x.to(torch.float8_e4m3fn) for x in (q, k, v)
+        ],
+    }
+    for own, tensors in wrong.items():
+        assert said(prepare(plan, rank), *(tensors if rank else (q, k, v))) == (
+            own if rank else other
+        )
+
+
+class Named:
+    def __init__(self, name):
+        self.name = name
+
+
+def kernels_are_found_before_anybody_waits(rank, group):
+    plan = make_plan(LENGTHS, 2, "per-doc")
+    q, k, v, _ = local(plan, rank)
+
+    def found(kernel):
+        """What each rank says where rank 1 finds this."""
+
+        def select(*_):
+            if isinstance(kernel, Exception):
+                raise kernel
+            return kernel
+
+        handle = prepare(plan, rank)
+        with pytest.MonkeyPatch.context() as patch:
+            if rank:
+                patch.setattr(agreement, "select", select)
+            with pytest.raises((RunError, torch.OutOfMemoryError)) as error:
+                attention(q, k, v, handle, group)
+        assert torch.isfinite(attention(q, k, v, handle, group)).all()  # the next call is in step
+        return str(error.value)
+
+    other = "rank 1 cannot run this; see its own message"
+    own = "rank 1: no attention kernel"
+    assert found(RunError("no attention kernel")) == (own if rank else other)
+    assert found(torch.OutOfMemoryError("no room")) == ("no room" if rank else other)
+    for name in ("flash-attn 2.8.3", "Ω" * 40):
+        line = found(Named(name))
+        assert line == (
+            f"rank 1 attends by {name[:32]}, rank 0 by torch-flash-cpu; give both the same releases"
+        )

@@ -125,6 +125,38 @@ def test_without_any_kernel_each_ones_reason_is_given():
     assert "\n" not in str(e.value)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_a_head_size_that_no_flash_kernel_takes_is_refused_with_one_that_they_do(dtype):
+    gpu_without_a_driver = torch.device("cuda", 0)
+    for head_dim in range(1, 300):
+        if head_dim % 8 == 0:
+            continue
+        with pytest.raises(RunError) as e:
+            select(gpu_without_a_driver, dtype, head_dim)
+        padded = next(n for n in range(head_dim, head_dim + 8) if n % 8 == 0)
+        assert f"no head size {head_dim} in {dtype}" in str(e.value)
+        assert f"zeros to {padded} and pass scale={head_dim}**-0.5" in str(e.value)
+        assert "\n" not in str(e.value)
+        assert select(CPU, dtype, head_dim).name == "torch-flash-cpu"
+        assert select(gpu_without_a_driver, torch.float32, head_dim).name == "plain"
+
+
+@pytest.mark.parametrize("head_dim", [20, 64])
+def test_heads_padded_with_zeros_attend_alike_by_the_scale_of_the_given_size(head_dim):
+    segments = Segments.of([3, 40], [90, 41], CPU)
+    q, dout = torch.randn(2, 43, 4, head_dim, dtype=torch.float64)
+    k, v = torch.randn(2, 131, 2, head_dim, dtype=torch.float64)
+    scale = head_dim**-0.5
+    result = ORACLE.forward(q, k, v, segments, scale)
+    true = (result[0], *ORACLE.backward(dout, (q, k, v), result, segments, scale))
+    q, k, v, dout = (torch.nn.functional.pad(x, (0, 12)) for x in (q, k, v, dout))
+    result = ORACLE.forward(q, k, v, segments, scale)
+    found = (result[0], *ORACLE.backward(dout, (q, k, v), result, segments, scale))
+    for one, exact in zip(found, true, strict=True):
+        assert relative_error(one[..., :head_dim], exact) <= 1e-13
+        assert not one[..., head_dim:].any()
+
+
 def test_functions_are_called_with_the_parameters_that_they_have():
     assert parameters(torch.ops.aten._flash_attention_forward.default)[:4] == (
         "query", "key", "value", "cum_seq_q",
@@ -161,6 +193,13 @@ RELEASES = {
             "_flash_attn_bwd": flash_releases.backward_4,
         },
     ),
+    "4, later": (
+        gpu.FlashAttention4, "flash_attn.cute.interface",
+        {
+            "_flash_attn_fwd": flash_releases.forward_4,
+            "_flash_attn_bwd": flash_releases.later_backward_4,
+        },
+    ),
 }  # fmt: skip
 
 
@@ -169,6 +208,29 @@ def test_every_release_of_flash_attn_is_called_as_its_signature_wants(monkeypatc
     make, name, functions = RELEASES[release]
     monkeypatch.setitem(sys.modules, name, flash_releases.module(name, **functions))
     assert disagreement(make(), CPU, torch.float32, 16) <= 1e-5
+
+
+@pytest.fixture
+def ask_for_determinism():
+    yield torch.use_deterministic_algorithms
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize("wanted", [True, False])
+def test_backward_is_deterministic_where_torch_is_asked_to_be_or_passed_over(
+    monkeypatch, release, wanted, ask_for_determinism
+):
+    make, name, functions = RELEASES[release]
+    monkeypatch.setitem(sys.modules, name, flash_releases.module(name, **functions))
+    flash_releases.ASKED.clear()
+    ask_for_determinism(wanted)
+    chosen = first_that_agrees((make, PlainKernel), CPU, torch.float32, 16)
+    if release == "4":  # which cannot be
+        assert isinstance(chosen, PlainKernel) == wanted
+    else:
+        assert isinstance(chosen, make)
+        assert list(flash_releases.ASKED) == [wanted]
 
 
 @pytest.mark.parametrize("make", [gpu.TorchVarlen, gpu.TorchVarlenInPlace])

@@ -285,7 +285,7 @@ def wrong_tensors_are_refused(rank, group):
     if rank == 1:
         assert line == "rank 1: q has 16 and k 15 tokens where the plan gives rank 1 16"
     else:
-        assert line == "rank 1's plan or tensors do not fit; see its own message"
+        assert line == "rank 1 cannot run this; see its own message"
     line = refusal(lambda: call(good if rank else torch.zeros(16, 4, 8), torch.zeros(16, 2, 8)))
     assert line == "rank 1 has 2 query heads, rank 0 4 query heads"
     line = refusal(lambda: call(torch.zeros(16, 3, 8), torch.zeros(16, 2, 8)))
