@@ -12,8 +12,10 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +29,7 @@ from executor.worker import LAUNCHER, RESULTS, output_name
 
 _WORKER = ("-m", "executor.worker")
 _SHUTDOWN_S = 5
+_HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # by the launcher
 
 
 class Launched(Protocol):
@@ -52,7 +55,8 @@ def launch(job: Launched, worker: Sequence[str] = _WORKER) -> dict[str, Any]:
 
     Raises:
         RunError: a rank failed; one line that names it and the cause.
-        KeyboardInterrupt: the run was interrupted; every worker has ended.
+        KeyboardInterrupt: the run was interrupted; every worker has ended. So it is with what this
+            process's own handlers make of other signals.
     """
     # Whatever the launcher would say of a failed rank, we say it in one line ourselves.
     for logger in list(logging.root.manager.loggerDict):
@@ -76,15 +80,33 @@ def launch(job: Launched, worker: Sequence[str] = _WORKER) -> dict[str, Any]:
             logs_specs=DefaultLogsSpecs(log_dir=str(folder)),
         )
         try:
-            elastic_launch(config, sys.executable)(*worker, str(folder))
+            with _own_handlers():
+                elastic_launch(config, sys.executable)(*worker, str(folder))
         except ChildFailedError as error:
             raise RunError(_why(folder, error)) from error
         except SignalException as error:
-            if error.sigval == signal.SIGINT:
-                raise KeyboardInterrupt from error
+            if callable(signal.getsignal(error.sigval)):
+                signal.raise_signal(error.sigval)
             raise RunError(f"stopped by {signal.Signals(error.sigval).name}") from error
         results: dict[str, Any] = json.loads((folder / RESULTS).read_text())
         return results
+
+
+@contextmanager
+def _own_handlers() -> Iterator[None]:
+    """Put this process's handlers of signals back afterwards.
+
+    The launcher's stay otherwise, and turn a Ctrl-C of whatever comes after it into an error.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread has handlers, and the launcher leaves them alone
+        return
+    before = {number: signal.getsignal(number) for number in _HANDLED}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _why(folder: Path, error: ChildFailedError) -> str:

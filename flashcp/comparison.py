@@ -23,7 +23,7 @@ from flashcp.measures import measure
 from flashcp.planning import plan
 from flashcp.plans import Plan
 from flashcp.prediction import Setting, predict
-from flashcp.workers import killed, without_interrupts
+from flashcp.workers import Line, hang_on, killed, stop_if_asked, without_interrupts
 
 if TYPE_CHECKING:
     from traces.packing import Packing
@@ -181,6 +181,7 @@ def _run(task: _Task, packs: list[NDArray[np.int32]]) -> _Block:
     in_place = replace(task.setting, copies="in-place")
     per_node = task.setting.profile.network.per_node(task.cp, task.setting.ranks_per_node)
     for i, lengths in enumerate(packs):
+        stop_if_asked()
         bounds[i] = lower_bound_us(lengths, task.cp, task.setting)
         for s, strategy in enumerate(task.strategies):
             began = time.perf_counter_ns()
@@ -217,9 +218,12 @@ def _map(
             yield _run(task, block)
         return
     # Started afresh rather than forked: a fork of a process with threads may hang.
-    context = multiprocessing.get_context("spawn")
+    context, line = multiprocessing.get_context("spawn"), Line()
     with ProcessPoolExecutor(
-        processes, mp_context=context, initializer=_run, initargs=(task, [first])
+        processes,
+        mp_context=context,
+        initializer=hang_on,
+        initargs=(line.theirs, _run, task, [first]),
     ) as pool:
         try:
             pending: list[Future[_Block]] = []
@@ -236,5 +240,6 @@ def _map(
         except BaseException:
             # Ctrl-C or an error: what has not begun need not. Waited for, because processes that
             # are just starting would find their pool's semaphores gone and say so.
+            line.cut()
             pool.shutdown(wait=True, cancel_futures=True)
             raise

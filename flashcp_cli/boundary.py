@@ -1,19 +1,25 @@
 """Where errors become one line and an exit status; nothing below the commands knows either.
 
 0 done; 1 the work itself failed (a full disk, a broken pipe's far end aside); 2 the input or the
-command line was wrong; 130 interrupted. `--debug`, anywhere on the line, shows the traceback.
+command line was wrong; 130 interrupted, 143 by SIGTERM. `--debug`, anywhere on the line, shows the
+traceback.
 """
 
 import os
 import signal
 import sys
+from types import FrameType
 from typing import NoReturn
 
 import click
 
 from flashcp_cli.streams import prepare_streams
 
-DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, WRONG_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: an interrupt, so that whatever cleans up after one does so here."""
 
 
 def run(command: click.Command, arguments: list[str] | None = None) -> NoReturn:
@@ -23,12 +29,13 @@ def run(command: click.Command, arguments: list[str] | None = None) -> NoReturn:
     words = ["--debug"] * debug + [word for word in words if word != "--debug"]
     prepare_streams()
     try:
-        if callable(signal.getsignal(signal.SIGINT)):  # ignored interrupts stay ignored
-            signal.signal(signal.SIGINT, signal.default_int_handler)  # from flashcp_cli.start's
+        _take_signals()
         status = command.main(words, prog_name="flashcp", standalone_mode=False)
         sys.stdout.flush()
-    except (click.Abort, KeyboardInterrupt):
-        _fail("interrupted; nothing was left half-written", INTERRUPTED, debug=debug)
+    except (click.Abort, KeyboardInterrupt) as error:
+        ended = any(isinstance(cause, Terminated) for cause in (error, error.__cause__))
+        how, status = ("stopped by SIGTERM", TERMINATED) if ended else ("interrupted", INTERRUPTED)
+        _fail(f"{how}; nothing was left half-written", status, debug=debug)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -54,6 +61,18 @@ def run(command: click.Command, arguments: list[str] | None = None) -> NoReturn:
             raise
         _fail(str(error), WRONG_INPUT, debug=debug)
     sys.exit(status if isinstance(status, int) else DONE)
+
+
+def _take_signals() -> None:
+    """Take over from `flashcp_cli.start`; what is ignored, or left to the system, stays so."""
+    if callable(signal.getsignal(signal.SIGINT)):
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if callable(signal.getsignal(signal.SIGTERM)):
+        signal.signal(signal.SIGTERM, _terminate)
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise Terminated
 
 
 def _expected(error: ValueError) -> bool:

@@ -20,6 +20,7 @@ from flashcp.prediction import Setting
 from flashcp.simulation.sweep import Sweep
 from flashcp.simulation.switched import switched_plan
 from flashcp.simulation.what_if import WhatIf
+from flashcp.workers import stop_if_asked
 
 # Columns of a block: a pack's own, `Measures`, `Parts`, and what memory and ablations need.
 COLUMNS = (
@@ -76,6 +77,7 @@ class Job:
         cp, setting, what_if = self.cells[cell]
         rows = np.empty((len(packs), len(self.strategies), len(COLUMNS)))
         for i, lengths in enumerate(packs):
+            stop_if_asked()
             bound_us = attention_bound_us(lengths, cp, setting)
             for s, strategy in enumerate(self.strategies):
                 made = switched_plan(lengths, cp, strategy, setting, what_if, self.plan_effort)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from flashcp.comparison import usable_cores
 from flashcp.simulation.block import Job
-from flashcp.workers import killed, without_interrupts
+from flashcp.workers import Line, hang_on, killed, without_interrupts
 
 _job: Job | None = None  # in a worker process: what `_start` was given
 
@@ -77,11 +77,12 @@ class LocalEngine:
         # this process, which never needs them: they are 150 MB.
         ahead = 1
         while True:
+            line = Line()
             pool = ProcessPoolExecutor(
                 min(self.processes, count),
                 mp_context=multiprocessing.get_context("spawn"),
-                initializer=_start,
-                initargs=(job,),
+                initializer=hang_on,
+                initargs=(line.theirs, _start, job),
             )
             pending: dict[Future[NDArray[np.float64]], Task] = {}
             try:
@@ -106,6 +107,7 @@ class LocalEngine:
             finally:
                 # Ctrl-C or an error: what has not begun need not. Waited for, because processes
                 # that are just starting would find their pool's semaphores gone and say so.
+                line.cut()
                 pool.shutdown(wait=True, cancel_futures=True)
 
 

@@ -1,6 +1,7 @@
 """Started ranks: results, and that any fault ends all of them with one line that names the rank."""
 
 import os
+import signal
 import subprocess
 import time
 from dataclasses import fields, replace
@@ -64,6 +65,14 @@ def test_a_run_of_kv_in_parts_waits_for_each():
         for direction, name in (("forward", "KV"), ("backward", "dKV")):
             waits = [piece for piece in row["pieces"][direction] if piece[:2] == ["exchange", name]]
             assert len(waits) == 2
+
+
+def test_the_launchers_signal_handlers_go_with_its_ranks():
+    """A Ctrl-C while results are saved would be an error of the launcher's otherwise."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+    before = [signal.getsignal(number) for number in numbers]
+    launch(job())
+    assert [signal.getsignal(number) for number in numbers] == before
 
 
 def test_a_run_verifies_itself_and_brings_back_every_rank():

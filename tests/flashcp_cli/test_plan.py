@@ -192,20 +192,50 @@ def test_bad_input_is_one_line_and_exit_2(words, named, tmp_path, monkeypatch, c
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_interrupt_ends_in_one_line_with_nothing_half_written(tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flashcp_cli", "plan", "code", "--out", str(tmp_path / "p"),
-         "--processes", "2"],
+def start_long(out, *words):
+    """Start a command that takes long and has two workers."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "flashcp_cli", "plan", "code", "--out", str(out), "--processes", "2",
+         *words],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "line"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "stopped by SIGTERM")],
+)
+@pytest.mark.parametrize("send", [os.kill, os.killpg])  # a terminal's Ctrl-C is to the group
+def test_an_interrupt_ends_in_one_line_with_nothing_half_written(
+    tmp_path, number, status, line, send
+):
+    process = start_long(tmp_path / "p")
     time.sleep(3)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: every process of the group
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
+    send(process.pid, number)
+    out, err = process.communicate(timeout=60)  # whose pipes the workers hold, too
+    assert process.returncode == status, err
     # click ends the line on which the terminal shows ^C
-    assert err == "\nflashcp: interrupted; nothing was left half-written\n"
+    assert err.removeprefix("\n") == f"flashcp: {line}; nothing was left half-written\n"
     assert out == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_workers_end_with_the_process_that_started_them(tmp_path):
+    process = start_long(tmp_path / "p", "--plan-effort", "20")
+    deadline = time.monotonic() + 60
+    while len(children(process.pid)) < 3:  # two workers, and what tracks their semaphores
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.kill()
+    process.communicate(timeout=60)  # ends once nobody has its pipes any more
+    assert list(tmp_path.iterdir()) == []
+
+
+def children(pid):
+    found = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False
+    )
+    return found.stdout.split()
 
 
 def test_a_reader_that_goes_away_is_no_error():

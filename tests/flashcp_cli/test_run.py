@@ -24,7 +24,7 @@ PROGRAM = "from flashcp_cli.boundary import run as go; from flashcp_cli.run impo
 
 def start(*words, **options):
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *map(str, words)],
+        [sys.executable, "-m", "flashcp_cli", "run", *map(str, words)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
     )  # fmt: skip
 
@@ -242,14 +242,15 @@ def test_too_few_gpus_is_one_line(plan_file):
     assert "2 ranks need a GPU each and torch sees" in err
 
 
-def test_an_interrupt_ends_every_rank_with_status_130(plan_file, tmp_path):
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_ends_every_rank_with_its_status(plan_file, tmp_path, number, expected):
     results = tmp_path / "results.json"
     process = start(plan_file, *SMALL, "--repetitions", 100000, "--results", results,
                     start_new_session=True)  # fmt: skip
     children = _wait_for_ranks(process.pid)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     status, _, err = finish(process)
-    assert status == 130
+    assert status == expected
     assert err.strip().count("\n") == 0
     assert not results.exists()
     assert not any(_alive(child) for child in children)

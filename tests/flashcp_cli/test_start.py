@@ -1,9 +1,13 @@
 """An interrupt before anything is imported ends as one later does."""
 
+import os
 import subprocess
 import sys
 
+import pytest
+
 LINE = "\nflashcp: interrupted; nothing was left half-written\n"
+ENDED = "flashcp: stopped by SIGTERM; nothing was left half-written\n"
 
 
 def start(code, **options):
@@ -12,18 +16,35 @@ def start(code, **options):
     )
 
 
-def test_an_interrupt_during_the_imports_is_one_line_and_130():
+@pytest.mark.parametrize(
+    ("number", "status", "line"), [("SIGINT", 130, LINE), ("SIGTERM", 143, ENDED)]
+)
+def test_an_interrupt_during_the_imports_is_one_line_and_its_status(number, status, line):
     done = start(
         "import os, signal, sys\n"
         "class Import:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
         "        if name == 'click':\n"
-        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        f"            os.kill(os.getpid(), signal.{number})\n"
         "sys.meta_path.insert(0, Import())\n"
         "from flashcp_cli.start import main\n"
         "main()\n"
     )
-    assert (done.returncode, done.stderr, done.stdout) == (130, LINE, "")
+    assert (done.returncode, done.stderr, done.stdout) == (status, line, "")
+
+
+def test_under_torchrun_sigterm_ends_a_rank_whatever_it_waits_for():
+    done = start(
+        "import signal, sys\n"
+        "sys.argv[1:] = ['--version']\n"
+        "from flashcp_cli.start import main\n"
+        "try:\n"
+        "    main()\n"
+        "finally:\n"
+        "    print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)\n",
+        env={**os.environ, "TORCHELASTIC_RUN_ID": "1"},
+    )
+    assert done.stdout.endswith("True\n")
 
 
 def test_where_interrupts_are_ignored_they_stay_ignored():
