@@ -109,7 +109,7 @@ def plan(source: TraceSource, as_json: bool, **options: Any) -> None:
     check_cp(options["cp"])
     check_outputs(
         {"--out": options["out"], "--timeline": options["timeline"]},
-        [source.name, options["model"], options["hardware"]],
+        [*source.inputs(), options["model"], options["hardware"]],
     )
     if options["gap"]:
         from flashcp.exact import require_solver

@@ -130,7 +130,7 @@ def run(source: TraceSource, as_json: bool, **options: Any) -> None:
 
     check_outputs(
         {"--results": options["results"], "--timeline": options["timeline"]},
-        [source.name, options["model"], options["hardware"]],
+        [*source.inputs(), options["model"], options["hardware"]],
     )
     job, setting, source_text = _job(source, options)
     if not options["emulate"]:

@@ -268,7 +268,11 @@ def _check_outputs(sources: list[TraceSource], options: dict[str, Any]) -> None:
 
     check_outputs(
         {f"--{name}": options[name] for name in ("out", "html", "timeline")},
-        [*(source.name for source in sources), *options["model"], *options["hardware"]],
+        [
+            *(path for source in sources for path in source.inputs()),
+            *options["model"],
+            *options["hardware"],
+        ],
     )
     check_folder("--plots", options["plots"])
     if options["out"] is not None:  # blocks are kept there until all are done

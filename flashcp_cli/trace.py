@@ -91,10 +91,9 @@ def _load(source: TraceSource, seed: int | None) -> "Trace":
 
 def _check_out(source: TraceSource, out: Path) -> None:
     from flashcp_cli.outputs import check_outputs
-    from traces.sources import resolve
     from traces.writing import check_destination
 
-    for path in resolve(source.name).files:
+    for path in source.inputs():
         if path.exists() and out.exists() and path.samefile(out):
             raise click.BadParameter(
                 f"{out} is what TRACE is read from; name another file", param_hint="--out"

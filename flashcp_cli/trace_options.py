@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -37,6 +38,17 @@ class TraceSource:
     bytes_per_token: float | None
     documents: int | None
     beside: tuple[str, ...] = ()
+
+    def inputs(self) -> list[Path]:
+        """Return the files that it is read with: its own, those of a mixture, the tokenizer.
+
+        Raises:
+            traces.TraceError: there is no such trace.
+        """
+        from traces.sources import resolve
+
+        tokenizer = [] if self.tokenizer is None else [Path(self.tokenizer)]
+        return [*resolve(self.name).files, *tokenizer]
 
     def load(self, *, seed: int = 0) -> "Trace":
         """Load the trace.

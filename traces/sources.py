@@ -74,7 +74,7 @@ def resolve(source: str | Path) -> Source:
         return Source("a bundled trace", source)
     if source in GENERATORS:
         return Source("a generator", source)
-    if _exists(source):
+    if source and _exists(source):  # an empty path would be the current folder
         return Source("a file", source)
     parts = parse_mixture(source)
     if parts:

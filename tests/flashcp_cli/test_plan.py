@@ -256,6 +256,19 @@ def test_an_input_is_never_overwritten(tmp_path):
     assert trace.read_text() == "length\n900\n"
 
 
+def test_neither_a_mixtures_files_nor_the_tokenizer_are_overwritten(tmp_path):
+    trace, tokenizer = tmp_path / "lengths.csv", tmp_path / "tokenizer.json"
+    trace.write_text("length\n900\n")
+    tokenizer.write_text("{}")
+    for words in ([f"{trace}=0.5,code=0.5", "--timeline", trace],
+                  [trace, "--tokenizer", tokenizer, "--timeline", tokenizer]):  # fmt: skip
+        result = invoke(*words, "--cp", "2", "--packs", "1")
+        assert result.exit_code == 2, result.output
+        assert f"{words[-1]} is an input of this command" in result.output
+    assert trace.read_text() == "length\n900\n"
+    assert tokenizer.read_text() == "{}"
+
+
 @pytest.mark.parametrize("columns", ["40", "80", "200"])
 def test_no_terminal_is_too_narrow_for_a_number(columns):
     words = ["fixed:1m", "--documents", "2", "--context", "1m", "--cp", "64", "--processes", "1"]

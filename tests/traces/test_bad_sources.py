@@ -15,6 +15,8 @@ def test_a_folder_and_a_missing_file_are_told_apart(tmp_path):
         load(tmp_path / "none.parquet")
     with pytest.raises(TraceError, match=r"no file 'none\.parquet'"):
         load("none.parquet")
+    with pytest.raises(TraceError, match="no file ''"):  # which Path takes for the current folder
+        load("")
 
 
 def test_unknown_names_are_answered_with_the_nearest():
