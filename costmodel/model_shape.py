@@ -137,7 +137,7 @@ def load_model(name_or_path: str | Path) -> ModelShape:
     if str(name_or_path) in presets:
         return presets[str(name_or_path)]
     path = Path(name_or_path)
-    if path.is_dir():
+    if name_or_path != "" and path.is_dir():  # an empty path would be the current folder
         path = path / "config.json"
     if path.suffix == ".json" or path.is_file():
         return _from_config(path)

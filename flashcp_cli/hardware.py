@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flashcp_cli.options import echo_json, json_option
+from flashcp_cli.options import PathNamed, echo_json, json_option
 
 if TYPE_CHECKING:
     from costmodel.held_out import HeldOutError
@@ -43,7 +43,7 @@ def list_profiles(as_json: bool) -> None:
 @click.argument("profile", metavar="NAME_OR_PATH")
 @click.option(
     "--html",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=PathNamed(dir_okay=False),
     help="Write the same as one page that works offline.",
 )
 @json_option
@@ -87,7 +87,7 @@ def show(profile: str, html: Path | None, as_json: bool) -> None:
 @click.argument("names", metavar="[NAME_OR_PATH]...", nargs=-1)
 @click.option(
     "--against",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=PathNamed(dir_okay=False),
     multiple=True,
     metavar="RESULTS.JSON",
     help="Results of flashcp run --results to hold predictions against; may be repeated.",

@@ -4,11 +4,13 @@ import json
 import re
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+MOST_SECONDS = 7 * 24 * 3600  # of a --timeout
 _SUFFIXES = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 
 
@@ -73,6 +75,20 @@ class Number(click.ParamType[float]):
         if not self.least <= number <= self.most:
             self.fail(f"{value} is not in {self.least:g}..{self.most:g}", param, ctx)
         return number
+
+
+class PathNamed(click.Path):
+    """A path, as pathlib's; an empty one, which pathlib takes for the current folder, is none."""
+
+    def __init__(self, *, file_okay: bool = True, dir_okay: bool = True) -> None:
+        super().__init__(path_type=Path, file_okay=file_okay, dir_okay=dir_okay)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path, or fail where a script's variable was not set."""
+        if value == "":
+            kind = "file" if self.file_okay else "folder"
+            self.fail(f"'' is no path; name a {kind}", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 class Name(click.ParamType[str]):

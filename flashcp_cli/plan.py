@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flashcp_cli.options import CommaList, Name, Size, echo_json, json_option
+from flashcp_cli.options import CommaList, Name, PathNamed, Size, echo_json, json_option
 from flashcp_cli.setting_options import load_model_with, setting_options
 from flashcp_cli.trace_options import TraceSource, trace_options
 
@@ -62,12 +62,10 @@ PACKERS = ("concat", "truncate", "best-fit", "balanced")
     help="Strategies to set beside it (all otherwise).",
 )
 @setting_options()
-@click.option(
-    "--out", type=click.Path(path_type=Path, dir_okay=False), help="Save the strategy's plans here."
-)
+@click.option("--out", type=PathNamed(dir_okay=False), help="Save the strategy's plans here.")
 @click.option(
     "--timeline",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=PathNamed(dir_okay=False),
     help="Save the pictured pack's predicted timeline here, for Perfetto.",
 )
 @click.option(

@@ -1,11 +1,10 @@
 """`flashcp simulate`: the product of all settings over the same packs, best first, with reasons."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from flashcp_cli.options import CommaList, Name, Size, echo_json, json_option
+from flashcp_cli.options import CommaList, Name, Number, PathNamed, Size, echo_json, json_option
 from flashcp_cli.plan import PACKERS, STRATEGIES
 from flashcp_cli.setting_options import Names, load_models_with, load_profiles, setting_options
 from flashcp_cli.trace_options import TraceSource, traces_options
@@ -20,7 +19,7 @@ EXCHANGES = ("own", "all-gather", "non-last", "needed")
 OVERLAPS = ("own", "on", "off")
 RECOMPUTE = ("none", "mlp", "full")
 _FACTORS = CommaList(click.FLOAT)
-_FILE = click.Path(path_type=Path, dir_okay=False)
+_FILE = PathNamed(dir_okay=False)
 
 
 @click.command()
@@ -133,7 +132,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option(
     "--memory-gb",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(least=1e-3, most=1e6),
     help="Memory of a GPU in GB, instead of its data sheet's.",
 )
 @click.option(
@@ -145,7 +144,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--html", type=_FILE, help="Write a report as one page that works offline.")
 @click.option(
     "--plots",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=PathNamed(file_okay=False),
     help="Write the report's plots into this folder, as SVG and PNG.",
 )
 @click.option(

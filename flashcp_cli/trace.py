@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flashcp_cli.options import echo_json, json_option
+from flashcp_cli.options import PathNamed, echo_json, json_option
 from flashcp_cli.trace_options import TraceSource, trace_options
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def show(source: TraceSource, seed: int | None, as_json: bool) -> None:
 @trace_options
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=PathNamed(),
     required=True,
     help="The Parquet file to write, whole or not at all.",
 )
