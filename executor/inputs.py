@@ -43,7 +43,8 @@ class Inputs:
 
 def draw(plan: Plan, job: Job, device: torch.device) -> Inputs:
     """Draw the inputs of a pack; equal seeds on equal devices give equal tensors."""
-    generator = torch.Generator(device).manual_seed(job.options.seed)
+    # As torch takes negative seeds, and in the same way those that it finds too large.
+    generator = torch.Generator(device).manual_seed(job.options.seed % 2**64)
     dtype, model, tokens = DTYPES[job.options.dtype], job.model, plan.context_tokens
     shapes = [(tokens, heads, model.head_dim) for heads in (model.q_heads, model.kv_heads)]
     return Inputs(

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flashcp_cli.options import Name, Size, echo_json, json_option
+from flashcp_cli.options import MOST_SECONDS, Name, Number, PathNamed, Size, echo_json, json_option
 from flashcp_cli.outputs import check_outputs
+from flashcp_cli.torch_needs import require_gpu, require_torch
 
 if TYPE_CHECKING:
     from costmodel.profile import Profile
@@ -26,7 +27,7 @@ _STORE = ".partial"
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=PathNamed(dir_okay=False),
     default=Path("profile.json"),
     show_default=True,
     help="Where the profile goes.",
@@ -49,9 +50,10 @@ _STORE = ".partial"
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=1),
+    type=Number(least=1, most=MOST_SECONDS),
     default=120,
     show_default=True,
+    metavar="SECONDS",
     help="Seconds within which the ranks must find each other, and answer.",
 )
 @click.option("--restart", is_flag=True, help="Forget what an interrupted calibration measured.")
@@ -122,7 +124,7 @@ def _request(
     restart: bool,
 ) -> "Request":
     """Return what to measure, having checked what can be checked before."""
-    _require_torch()
+    require_torch("calibrate")
     from executor.calibration.attention import DTYPES
     from executor.calibration.request import EFFORTS, Request
     from executor.calibration.session import in_torchrun
@@ -132,12 +134,9 @@ def _request(
     check_outputs({"--out": out}, [])
     check_outputs({"--out": store}, [])
     device = device or default_device()
+    if device == "cuda":
+        require_gpu()
     there = visible_devices(device)
-    if device == "cuda" and there == 0:
-        raise click.BadParameter(
-            "torch sees no GPU here; take --device cpu, or a torch built for CUDA",
-            param_hint="--device cuda",
-        )
     ranks = nproc or (there if device == "cuda" else _CPU_RANKS)
     if in_torchrun():
         ranks = nproc or int(os.environ["WORLD_SIZE"])
@@ -157,16 +156,6 @@ def _request(
         store=store,
         timeout_s=timeout,
     )
-
-
-def _require_torch() -> None:
-    """Say in one line what is missing where the extra is not installed."""
-    from importlib.util import find_spec
-
-    if find_spec("torch") is None:
-        raise click.ClickException(
-            "flashcp calibrate needs PyTorch; install it with: pip install 'flashcp[run]'"
-        )
 
 
 def _check_writable(store: Path, *, restart: bool) -> None:

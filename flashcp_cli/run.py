@@ -7,8 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
-from flashcp_cli.options import CommaList, Name, Number, Size, echo_json, json_option
+from flashcp_cli.options import (
+    MOST_SECONDS,
+    CommaList,
+    Name,
+    Number,
+    PathNamed,
+    Size,
+    echo_json,
+    json_option,
+)
 from flashcp_cli.outputs import check_outputs
 from flashcp_cli.plan import PACKERS, STRATEGIES
 from flashcp_cli.setting_options import (
@@ -18,7 +28,8 @@ from flashcp_cli.setting_options import (
     setting_options,
     with_heads,
 )
-from flashcp_cli.trace_options import TraceSource, trace_options
+from flashcp_cli.torch_needs import require_gpu, require_torch
+from flashcp_cli.trace_options import READING, TraceSource, trace_options
 
 if TYPE_CHECKING:
     from costmodel.model_shape import ModelShape
@@ -34,7 +45,6 @@ DTYPES = ("bfloat16", "float16", "float32", "float64")
 _CONTEXT_TOKENS = {"cuda": 131072, "cpu": 1024}
 _REPETITIONS = {"cuda": 20, "cpu": 5}
 _CPU_RANKS = 2
-_MOST_SECONDS = 7 * 24 * 3600
 
 
 @click.command()
@@ -92,7 +102,7 @@ _MOST_SECONDS = 7 * 24 * 3600
 @click.option("--repetitions", type=Size(), help="Timed runs (20 on GPUs, 5 on a CPU otherwise).")
 @click.option(
     "--timeout",
-    type=Number(least=1, most=_MOST_SECONDS),
+    type=Number(least=1, most=MOST_SECONDS),
     default=120,
     show_default=True,
     metavar="SECONDS",
@@ -101,12 +111,12 @@ _MOST_SECONDS = 7 * 24 * 3600
 @click.option("--no-verify", is_flag=True, help="Time only; check nothing against the oracle.")
 @click.option(
     "--results",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=PathNamed(dir_okay=False),
     help="Save everything that was found here, as JSON.",
 )
 @click.option(
     "--timeline",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=PathNamed(dir_okay=False),
     help="Save measured beside predicted here, for Perfetto.",
 )
 @json_option
@@ -123,7 +133,7 @@ def run(source: TraceSource, as_json: bool, **options: Any) -> None:
     flashcp run papers --copies published                baselines with their published copies
     torchrun --nnodes 2 --nproc-per-node 8 ... --no-python flashcp run plan.parquet
     """  # noqa: D301 - \b tells click to keep the lines
-    _require_torch()
+    require_torch("run")
     from executor.errors import RunError
     from executor.picture import chrome_trace
     from executor.report import report
@@ -160,16 +170,6 @@ def run(source: TraceSource, as_json: bool, **options: Any) -> None:
         click.get_current_context().exit(1)
 
 
-def _require_torch() -> None:
-    """Say in one line what is missing where the extra is not installed."""
-    from importlib.util import find_spec
-
-    if find_spec("torch") is None:
-        raise click.ClickException(
-            "flashcp run needs PyTorch; install it with: pip install 'flashcp[run]'"
-        )
-
-
 def _execute(job: "Job", setting: "Setting", *, emulate: bool) -> dict[str, Any] | None:
     """Run the job: emulated, as one rank of torchrun's, or by starting the ranks ourselves."""
     if emulate:
@@ -204,7 +204,11 @@ def _job(source: TraceSource, options: dict[str, Any]) -> "tuple[Job, Setting, d
     from flashcp.prediction import Setting
 
     device = options["device"] or default_device()
+    if device == "cuda":
+        require_gpu()
     saved = _plan_file(source.name)
+    if saved is not None:
+        _refuse_options_of_traces(source.name)
     model = _model(options, saved)
     hardware = options["hardware"] or (saved.header.hardware if saved else DEFAULT_HARDWARE)
     profile = load_profile(hardware)
@@ -267,6 +271,17 @@ def _plan_file(name: str) -> "PlanFile | None":
     except pa.ArrowInvalid:
         return None  # which the reader of traces refuses in its own words
     return load_plans(path) if b"flashcp" in metadata else None
+
+
+def _refuse_options_of_traces(name: str) -> None:
+    """Refuse what a plan file has no use for: ignored, it would seem to have taken effect."""
+    context = click.get_current_context()
+    for option in ("context", "pack_by", "corpus_order", *READING):
+        if context.get_parameter_source(option) is ParameterSource.COMMANDLINE:
+            flag = f"--{option.replace('_', '-')}"
+            raise click.UsageError(
+                f"{flag} is for a trace, and {name} is a plan file; leave it out"
+            )
 
 
 def _ranks_per_node(options: dict[str, Any], saved: "PlanFile | None") -> int | None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from traces import Trace
 
 
+READING = ("format", "column", "tokenizer", "bytes_per_token", "documents")
 _MOST_DOCUMENTS = 1 << 27  # generators.MAX_DOCUMENTS, whose module takes too long to import for -h
 
 

@@ -117,6 +117,11 @@ def test_outputs_that_cannot_be_written_are_refused_before_anything_is_measured(
     assert "/proc/p.json.partial" in line
 
 
+@pytest.mark.parametrize("words", [["--timeout", "nan"], ["--timeout", "inf"], ["--out", ""]])
+def test_values_that_mean_nothing_are_refused_by_their_options(words):
+    assert f"Invalid value for '{words[0]}'" in refused("--device", "cpu", *words)
+
+
 def test_a_group_that_does_not_form_is_one_line(tmp_path):
     group = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29986"}
     line = refused(

@@ -236,10 +236,30 @@ def test_too_few_gpus_is_one_line(plan_file):
 
     if torch.cuda.device_count() >= 2:
         pytest.skip("there are enough GPUs")
-    status, _, err = finish(start(plan_file, *SMALL[:-1], "cuda"))
-    assert status == 2
-    assert err.count("\n") == 1
-    assert "2 ranks need a GPU each and torch sees" in err
+    there = torch.cuda.device_count()
+    says = "2 ranks need a GPU each and torch sees" if there else "torch sees no GPU here"
+    for words in ([plan_file], ["papers"], ["papers", "--emulate"])[: None if not there else 1]:
+        result = invoke(*words, *SMALL[:-1], "cuda")
+        assert result.exit_code == 2, result.output
+        assert says in result.output
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--context", "1k"], ["--pack-by", "concat"], ["--corpus-order"], ["--column", "length"],
+     ["--documents", "9"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_options_that_a_plan_file_has_no_use_for_are_refused(plan_file, words):
+    result = invoke(plan_file, *SMALL, *words)
+    assert result.exit_code == 2
+    assert f"{words[0]} is for a trace, and {plan_file} is a plan file" in result.output
+
+
+@pytest.mark.parametrize("seed", ["-5", "99999999999999999999999"])
+def test_any_seed_draws_inputs(plan_file, seed):
+    result = invoke(plan_file, *SMALL, "--emulate", "--seed", seed)
+    assert result.exit_code == 0, result.output
 
 
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
