@@ -38,8 +38,9 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
     try:
         document = json.loads(text)
     except json.JSONDecodeError as error:
+        wrong = error.msg.removesuffix(" at")  # "Unterminated string starting at"
         raise ProfileError(
-            f"{what} {path} is not JSON: {error.msg} at line {error.lineno}, byte {error.pos}"
+            f"{what} {path} is not JSON: {wrong} at line {error.lineno}, byte {error.pos}"
         ) from None
     except RecursionError:
         raise ProfileError(f"{what} {path} is not JSON of ours: it is nested too deeply") from None

@@ -46,7 +46,7 @@ def print_calibration(
         console.print(f"Held up, and left out of the fit: {words}", style="yellow")
     if p.held_out:
         console.print(Text("Errors on points left out of the fit", style="bold"))
-        console.print(_errors(profile))
+        console.print_folded(_errors(profile))
     for figure, name in (
         (profile.overlap_factor, "attention slows beside an exchange"),
         (profile.exchange_overlap_factor, "an exchange slows beside attention"),

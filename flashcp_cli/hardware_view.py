@@ -47,7 +47,7 @@ def print_list(profiles: "Sequence[Profile]") -> None:
             f"{p.collective_samples:,}",
             _mean(p.held_out, "all collectives"),
         )
-    console.print(table)
+    console.print_folded(table)
     for profile in profiles:
         p = profile.provenance
         console.print(f"{profile.name}: {p.device}; collectives launched as {p.launch_mode}")
@@ -85,27 +85,27 @@ def print_profile(
         f"{', '.join(known) or 'no versions recorded'}; not recorded: {', '.join(unknown) or '-'}"
     )
     console.print(f"Collectives launched as {p.launch_mode}. {p.data}.")
-    console.print(_parameters(profile))
-    console.print(_fits(profile))
-    console.print(_curves(profile))
+    console.print_folded(_parameters(profile))
+    console.print_folded(_fits(profile))
+    console.print_folded(_curves(profile))
     console.print(
         Text(
             f"Attention forward, one causal sequence, {Q_HEADS}:{KV_HEADS} heads of {HEAD_DIM}",
             style="bold",
         )
     )
-    console.print(_attention(attention))
+    console.print_folded(_attention(attention))
     for kind in dict.fromkeys((call.direction, call.head_dim) for call in calls):
         chosen = [call for call in calls if (call.direction, call.head_dim) == kind]
         title = f"Measured calls, {kind[0]}, head size {kind[1]}: medians by their size"
         console.print(Text(title, style="bold"))
-        console.print(_calls(chosen))
+        console.print_folded(_calls(chosen))
     for title in dict.fromkeys(map(group_title, collectives)):
         points = [point for point in collectives if group_title(point) == title]
         sent = points[0].collective in ("send_recv", "all_to_all_v")
         rate = "sent" if sent else "bus bandwidth"
         console.print(Text(f"{title}, {rate} over S", style="bold"))
-        console.print(_collective(points))
+        console.print_folded(_collective(points))
 
 
 def print_errors(errors: "Mapping[str, Sequence[HeldOutError]]") -> None:
@@ -133,7 +133,7 @@ def print_errors(errors: "Mapping[str, Sequence[HeldOutError]]") -> None:
                     f"{e.bias:+.1%}",
                 )
                 before = e.what
-            console.print(table)
+            console.print_folded(table)
 
 
 def parameter_rows(profile: "Profile") -> "list[tuple[str, Figure, str]]":

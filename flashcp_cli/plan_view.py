@@ -32,7 +32,8 @@ def print_summary(summary: dict[str, Any], pictured: "Plan", index: int) -> None
         console.print(line, soft_wrap=True)
     console.print(_memory(summary), soft_wrap=True)
     if summary["out"]:
-        console.print(f"\n{summary['out']}: {summary['packing']['packs']:,} plans saved")
+        saved = f"\n{summary['out']}: {summary['packing']['packs']:,} plans saved"
+        console.print(saved, soft_wrap=True)
 
 
 def _heading(summary: dict[str, Any]) -> list[Text]:

@@ -47,7 +47,7 @@ def print_rows(
             console.print(Text(f"{trace.name}: {trace.note}", style="yellow"), soft_wrap=True)
     axes = varying(sweep)
     console.print_whole(_table(shown, axes))
-    console.print(_reasons(shown, axes))
+    console.print_folded(_reasons(shown, axes))
     if len(shown) < len(rows):
         console.print(f"{number(len(rows) - len(shown), 'more row')}: --rows, --json, --html")
     for line in _notes(rows, step):

@@ -48,6 +48,16 @@ def refused(*arguments: str) -> str:
     return result.stderr
 
 
+@pytest.mark.parametrize("columns", [20, 40, 60])
+@pytest.mark.parametrize("words", ["list", "show h100-sxm", "validate a100-sxm"])
+def test_no_terminal_is_too_narrow_for_a_word_or_a_number(words: str, columns: int) -> None:
+    output = flashcp("hardware", *words.split(), columns=columns).stdout
+    assert "…" not in output
+    if words == "list":
+        for name in bundled_profiles():
+            assert f"\n {name} " in output
+
+
 def test_list_shows_every_bundled_profile_within_80_columns() -> None:
     output = printed("hardware", "list")
     for name in bundled_profiles():
