@@ -227,6 +227,8 @@ def _header(path: Path, metadata: dict[bytes, bytes]) -> Header:
     except (ValueError, RecursionError) as error:
         raise PlanError(f"{path}: metadata 'flashcp' is not JSON: {error}") from error
     version = values.get("format_version") if isinstance(values, dict) else None
+    if version is None:
+        raise PlanError(f"{path} says no plan format version: it is no file of flashcp plan --out")
     if version not in _READ_VERSIONS or isinstance(version, bool):
         raise PlanError(
             f"{path} has plan format version {version}; this flashcp reads "

@@ -33,6 +33,7 @@ def run(command: click.Command, arguments: list[str] | None = None) -> NoReturn:
         status = command.main(words, prog_name="flashcp", standalone_mode=False)
         sys.stdout.flush()
     except (click.Abort, KeyboardInterrupt) as error:
+        _ignore_more()
         ended = any(isinstance(cause, Terminated) for cause in (error, error.__cause__))
         how, status = ("stopped by SIGTERM", TERMINATED) if ended else ("interrupted", INTERRUPTED)
         _fail(f"{how}; nothing was left half-written", status, debug=debug)
@@ -69,6 +70,15 @@ def _take_signals() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if callable(signal.getsignal(signal.SIGTERM)):
         signal.signal(signal.SIGTERM, _terminate)
+
+
+def _ignore_more() -> None:
+    """Let a second Ctrl-C pass: all that is left is to wait for workers that end already.
+
+    Python would print a traceback of the wait, which is at its own exit.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flashcp_cli.options import PathNamed, echo_json, json_option
+from flashcp_cli.options import DescribedGroup, PathNamed, echo_json, json_option
 
 if TYPE_CHECKING:
     from costmodel.held_out import HeldOutError
     from costmodel.profile import Profile
 
 
-@click.group()
+@click.group(cls=DescribedGroup)
 def hardware() -> None:
     """Look at hardware profiles and their errors.
 

@@ -11,6 +11,8 @@ import click
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 MOST_SECONDS = 7 * 24 * 3600  # of a --timeout
+_WHOLE = 1000
+_HUGE = 1e30  # beyond all bounds, and finite
 _SUFFIXES = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 
 
@@ -40,18 +42,18 @@ class Size(click.ParamType[int]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Return the number that `value` writes, or fail naming it and the bounds."""
+        written = str(value).strip().lower()
+        shown = written if len(written) <= 40 else written[:40] + "..."
         if isinstance(value, int):
             number = value
         else:
-            written = str(value).strip().lower()
-            match = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)([kmg]?)", written)
-            exact = float(match[1]) * _SUFFIXES[match[2]] if match else 0.5
+            match = re.fullmatch(r"([0-9]+(?:\.[0-9]{1,9})?)([kmg]?)", written)
+            exact = min(float(match[1]) * _SUFFIXES[match[2]], _HUGE) if match else 0.5
             if exact != int(exact):
-                shown = repr(value) if len(written) <= 40 else repr(written[:40] + "...")
-                self.fail(f"{shown} is not a whole number such as 8, 4096 or 128k", param, ctx)
+                self.fail(f"{shown!r} is not a whole number such as 8, 4096 or 128k", param, ctx)
             number = int(exact)
         if not self.least <= number <= self.most:
-            self.fail(f"{value} is not in {self.least}..{self.most}", param, ctx)
+            self.fail(f"{shown} is not in {self.least}..{self.most}", param, ctx)
         return number
 
 
@@ -89,6 +91,21 @@ class PathNamed(click.Path):
             kind = "file" if self.file_okay else "folder"
             self.fail(f"'' is no path; name a {kind}", param, ctx)
         return super().convert(value, param, ctx)
+
+
+class DescribedGroup(click.Group):
+    """A group that describes each of its commands by a whole sentence; click cuts it to a line."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands with the first sentence of each one's help."""
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [
+                    (name, command.get_short_help_str(limit=_WHOLE))
+                    for name in self.list_commands(ctx)
+                    if (command := self.get_command(ctx, name)) is not None
+                ]
+            )
 
 
 class Name(click.ParamType[str]):

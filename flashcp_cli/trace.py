@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flashcp_cli.options import PathNamed, echo_json, json_option
+from flashcp_cli.options import DescribedGroup, PathNamed, echo_json, json_option
 from flashcp_cli.trace_options import TraceSource, trace_options
 
 if TYPE_CHECKING:
     from traces import Statistics, Trace
 
 
-@click.group()
+@click.group(cls=DescribedGroup)
 def trace() -> None:
     """Look at traces of document lengths, or make them.
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_PREFIX = 32  # of a temporary file's name; 128 bytes at most
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",
@@ -61,7 +62,13 @@ def replace_whole(path: Path) -> Iterator[Path]:
         code = errno.EISDIR if kind == "a folder" else errno.EINVAL
         raise OSError(code, f"cannot replace {kind}; name a regular file", str(path))
     meant = Path(os.path.realpath(path))
-    handle, name = tempfile.mkstemp(prefix=f".{meant.name}.", suffix=".tmp", dir=meant.parent)
+    try:
+        # Not the whole name: a long one would leave no room for what makes it temporary.
+        handle, name = tempfile.mkstemp(
+            prefix=f".{meant.name[:_PREFIX]}.", suffix=".tmp", dir=meant.parent
+        )
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     os.close(handle)
     temporary = Path(name)
     try:

@@ -67,7 +67,7 @@ def choose_column(names: Sequence[str], column: str | None, source: str) -> str:
             return _once(names, found[0], source)
     raise TraceError(
         f"{source}: no column is called length, num_tokens, input_ids or the like; name one with "
-        f"--column (there are {quoted(names)})"
+        f"--column (there are {quoted(names) or 'none at all'})"
     )
 
 

@@ -6,6 +6,7 @@ What a name means is told in `traces.sources`; here it is read, drawn or mixed.
 import errno
 from pathlib import Path
 
+from groundwork.atomic import obstacle
 from traces.bundled import load_bundled
 from traces.errors import TraceError, check_name, shortened
 from traces.formats import detect_format
@@ -98,8 +99,7 @@ class _Loader:
         texts_before = self._counter.texts
         try:
             if not path.is_file():
-                kind = "a folder; name a file in it" if path.is_dir() else "not there; check it"
-                raise TraceError(f"{path} is {kind}")
+                raise TraceError(f"{path} is {_what_instead(path)}")
             path.open("rb").close()  # whether it may be read at all is told here
             chosen = detect_format(path, self._format)
             options = ReadOptions(
@@ -123,3 +123,13 @@ def _saved_note(path: Path) -> str:
     from traces.readers.parquet import saved_note  # noqa: PLC0415 - pyarrow, not always needed
 
     return saved_note(path)
+
+
+def _what_instead(path: Path) -> str:
+    """Say what is at a path instead of a regular file, and the way out."""
+    kind = obstacle(path)
+    if kind is None:
+        return "not there; check it"
+    return (
+        "a folder; name a file in it" if path.is_dir() else f"{kind}; save what it holds as a file"
+    )

@@ -86,6 +86,14 @@ class DaskEngine:
 
     def _connect(self, distributed: Any) -> Any:
         try:
+            # A client that fails over this never ends: it says so, in tracebacks, after 20 s.
+            distributed.comm.get_address_host_port(self.address)
+        except ValueError as error:
+            raise PlanError(
+                f"{self.address!r} is no address of a Dask scheduler ({error}); give host:port, "
+                "such as 10.0.0.1:8786"
+            ) from error
+        try:
             client = distributed.Client(self.address, timeout=_TIMEOUT_S, set_as_default=False)
         except (OSError, ValueError) as error:
             raise PlanError(

@@ -118,7 +118,8 @@ class Sweep:
             raise PlanError(f"replicas is {self.replicas}, not 1 or more")
         if self.packs is not None and self.packs < self.replicas:
             raise PlanError(
-                f"{self.packs} packs are not enough for one step of {self.replicas} replicas"
+                f"{self.packs} packs are not enough for one step of {self.replicas} replicas; "
+                "take more packs or fewer replicas"
             )
         if not 0 <= self.plan_effort <= MOST_EFFORT:
             raise PlanError(f"plan effort {self.plan_effort} is not in 0..{MOST_EFFORT:.0f}")
@@ -231,12 +232,18 @@ def divided(model: ModelShape, degree: int) -> ModelShape:
     """
     if degree == 1:
         return model
-    if model.q_heads % degree or (model.kv_heads % degree and degree % model.kv_heads):
+
+    def divides(ranks: int) -> bool:
+        # With more ranks than KV heads each head is held more than once.
+        kv_heads = model.kv_heads
+        return not (model.q_heads % ranks or (kv_heads % ranks and ranks % kv_heads))
+
+    if not divides(degree):
+        fit = ", ".join(str(ranks) for ranks in range(1, model.q_heads + 1) if divides(ranks))
         raise PlanError(
             f"tensor-parallel degree {degree} does not divide the {model.q_heads}:{model.kv_heads} "
-            f"heads of {model.name}"
+            f"heads of {model.name}; take one of {fit}"
         )
-    # With more ranks than KV heads each head is held more than once.
     return replace(
         model, q_heads=model.q_heads // degree, kv_heads=max(model.kv_heads // degree, 1)
     )

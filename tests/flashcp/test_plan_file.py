@@ -184,10 +184,10 @@ def without_rank(path):
 
 CASES = {
     "another format version": (header(format_version=5), "version 5"),
-    "no format version": (metadata(b"flashcp", b"{}"), "version None"),
+    "no format version": (metadata(b"flashcp", b"{}"), "says no plan format version"),
     "a header of another type": (header(cp="8"), "'cp' is '8'"),
     "a header that is no JSON": (metadata(b"flashcp", b"{"), "not JSON"),
-    "a header that is a list": (metadata(b"flashcp", b"[]"), "version None"),
+    "a header that is a list": (metadata(b"flashcp", b"[]"), "says no plan format version"),
     "no header": (metadata(b"flashcp", None), "lacks the metadata 'flashcp'"),
     "no packs": (metadata(b"flashcp.packs", None), "flashcp.packs"),
     "broken packs": (metadata(b"flashcp.packs", b"%%"), "flashcp.packs"),

@@ -144,6 +144,12 @@ def test_no_scheduler_is_one_line(monkeypatch, tmp_path):
         simulate(SWEEP, tmp_path / "rows.parquet", engine=DaskEngine("127.0.0.1:9"))
 
 
+@pytest.mark.parametrize("address", ["nowhere", "", "nowhere:port", "http://nowhere:80"])
+def test_what_is_no_address_is_one_line(tmp_path, address):
+    with pytest.raises(PlanError, match=rf"^'{address}' is no address .*; give host:port"):
+        simulate(SWEEP, tmp_path / "rows.parquet", engine=DaskEngine(address))
+
+
 def test_without_the_library_it_is_one_line(monkeypatch):
     monkeypatch.setattr("flashcp.simulation.dask_engine.find_spec", lambda _: None)
     with pytest.raises(PlanError, match=r"pip install 'flashcp\[cluster\]'"):

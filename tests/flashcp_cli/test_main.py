@@ -126,3 +126,17 @@ def test_a_closed_standard_output_is_no_crash():
 
 def test_version():
     assert run("--version").stdout.startswith("flashcp, version ")
+
+
+@pytest.mark.parametrize("group", ["trace", "hardware"])
+def test_groups_describe_their_commands_in_whole_sentences(group):
+    output = run(group, "-h").stdout
+    assert "..." not in output.split("Commands:")[1]
+
+
+def test_a_number_beyond_all_bounds_is_a_number():
+    for digits in ("9" * 30, "9" * 400):
+        error = run("plan", "papers", "--cp", digits).stderr
+        assert f"{digits[:30]}" in error
+        assert "is not in 1..1024" in error
+        assert len(error) < 200

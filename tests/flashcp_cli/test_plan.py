@@ -221,6 +221,19 @@ def test_an_interrupt_ends_in_one_line_with_nothing_half_written(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("pause", [0.02, 0.1, 0.3])
+def test_impatience_is_no_traceback(tmp_path, pause):
+    process = start_long(tmp_path / "p", "--plan-effort", "20")
+    time.sleep(4)
+    for _ in range(4):
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+        time.sleep(pause)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == "\nflashcp: interrupted; nothing was left half-written\n"
+
+
 def test_workers_end_with_the_process_that_started_them(tmp_path):
     process = start_long(tmp_path / "p", "--plan-effort", "20")
     deadline = time.monotonic() + 60

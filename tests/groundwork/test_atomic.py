@@ -110,3 +110,17 @@ def test_links_in_a_circle_are_refused(tmp_path):
 def write(path):
     with replace_whole(Path(path)) as temporary:
         temporary.write_text("new")
+
+
+def test_a_name_as_long_as_names_can_be_is_written(tmp_path):
+    path = tmp_path / ("ü" * 127)  # 254 bytes
+    with replace_whole(path) as temporary:
+        temporary.write_text("whole")
+    assert path.read_text() == "whole"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_takes_no_file_is_told_by_the_name_asked_for():
+    with pytest.raises(OSError, match=r"'/proc/none'") as caught, replace_whole(Path("/proc/none")):
+        pass
+    assert caught.value.filename == "/proc/none"

@@ -99,3 +99,11 @@ def test_a_mixture_takes_the_options_of_its_parts(tmp_path, monkeypatch):
     mixed = load("a.jsonl=1,b.csv=1,fixed:2=1", bytes_per_token=4, documents=3)
     assert sorted(mixed.lengths.tolist()) == [2, 2, 5]
     assert mixed.note == "lengths estimated at 4 bytes a token"
+
+
+def test_what_is_no_regular_file_is_called_what_it_is(tmp_path):
+    with pytest.raises(TraceError, match="/dev/null is a device; save what it holds as a file"):
+        load("/dev/null")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(TraceError, match="pipe is a pipe; save what it holds as a file"):
+        load(tmp_path / "pipe")
