@@ -3,6 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from flashcp.simulation.summary import Row
     from flashcp.simulation.sweep import Sweep
 
@@ -44,12 +46,14 @@ def varying(sweep: "Sweep") -> list[str]:
     return [axis for axis in _LABELS if len(_values(sweep, axis)) > 1]
 
 
-def extent(sweep: "Sweep", packs: int) -> str:
-    """Say how large a sweep is."""
+def extent(sweep: "Sweep", rows: "Sequence[Row]") -> str:
+    """Say how large a sweep is; short traces and wide windows make fewer packs than others."""
     strategies = len(sweep.strategies)
+    least, most = min(row.packs for row in rows), max(row.packs for row in rows)
+    packs = number(most, "pack") if least == most else f"{least:,} to {number(most, 'pack')}"
     return (
         f"{number(len(sweep.configurations), 'configuration')} of {strategies} "
-        f"{'strategy' if strategies == 1 else 'strategies'}, {number(packs, 'pack')} each"
+        f"{'strategy' if strategies == 1 else 'strategies'}, {packs} each"
     )
 
 

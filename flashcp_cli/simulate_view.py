@@ -37,7 +37,7 @@ def print_rows(
     shown = rows[: options["rows"]]
     console.print(
         Text(
-            f"{extent(sweep, min(r.packs for r in rows))}: {constants(sweep)}",
+            f"{extent(sweep, rows)}: {constants(sweep)}",
             style="bold",
         ),
         soft_wrap=True,

@@ -106,7 +106,7 @@ def _page(
     name = data.configuration_name(sweep, best.configuration)
     return template.render(
         title=f"Context parallelism on {', '.join(trace.name for trace in sweep.traces)}",
-        subtitle=f"{extent(sweep, min(row.packs for row in rows))}: {constants(sweep)}",
+        subtitle=f"{extent(sweep, rows)}: {constants(sweep)}",
         verdict=verdict(rows, sweep),
         notes=notes(rows, step),
         columns=columns,
