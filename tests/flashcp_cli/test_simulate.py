@@ -251,3 +251,10 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_computed(tmp_path):
     assert "what was computed is kept: run again" in err
     assert not out.exists()
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_traces_that_make_unlike_many_packs_are_told_as_a_range(tmp_path):
+    short = tmp_path / "short.csv"
+    short.write_text("length\n" + "700\n" * 6)  # two packs of 2k
+    result = invoke(short, "papers", "--packs", "3", "--context", "2k", "--cp", "2")
+    assert "2 to 3 packs each" in result.output
