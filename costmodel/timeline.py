@@ -159,8 +159,6 @@ class Timeline:
                 for t, s in enumerate(tracks)
             )
         for entry in self.entries:
-            if entry.stream not in tracks:
-                continue
             events.extend(
                 {
                     "ph": "X",

@@ -77,7 +77,7 @@ class Bundled:
         here = lands < found.keys  # else it is only passed on
         arrival = np.zeros(found.keys + found.transit, dtype=np.int64)
         arrival[lands] = np.arange(lands.size)
-        first = _tokens(recvs[0]) if len(recvs) > 1 else 0
+        first = sum(m.rows for m in recvs[0]) if len(recvs) > 1 else 0
         own, others = np.flatnonzero(from_own), np.flatnonzero(~from_own)
         passed = arrival[leaves[others]], others
         kept = np.flatnonzero(here[:first])
@@ -202,18 +202,14 @@ def _rows(hops: Sequence[Sequence[Message]]) -> tuple[NDArray[np.bool_], Indices
     """Return each row of all hops' messages: whether it is of own KV, and which row it is there."""
     messages = [message for hop in hops for message in hop]
     starts = np.array([m.start for m in messages], dtype=np.int64)
-    sizes = np.array([m.stop - m.start for m in messages], dtype=np.int64)
+    sizes = np.array([m.rows for m in messages], dtype=np.int64)
     own = np.array([m.own for m in messages], dtype=bool)
     return np.repeat(own, sizes), ranges(starts, sizes)
-
-
-def _tokens(messages: Sequence[Message]) -> int:
-    return sum(m.stop - m.start for m in messages)
 
 
 def _splits(messages: Sequence[Message], ranks: int) -> Splits:
     """Return the rows to or from each rank."""
     tokens = [0] * ranks
     for message in messages:
-        tokens[message.peer] += message.stop - message.start
+        tokens[message.peer] += message.rows
     return tuple(tokens)

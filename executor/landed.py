@@ -81,9 +81,9 @@ class Landed:
         """Build the index tensors of a landing, once a plan."""
         returned = [message for hop in found.hops for message in hop.sends]
         own = [message for message in returned if message.own]
-        at = np.cumsum([0, *(_rows_of(message) for message in returned)])
+        at = np.cumsum([0, *(message.rows for message in returned)])
         places = [
-            np.arange(begin, begin + _rows_of(message))
+            np.arange(begin, begin + message.rows)
             for begin, message in zip(at, returned, strict=False)
         ]
         mine = [place for place, message in zip(places, returned, strict=True) if message.own]
@@ -156,7 +156,7 @@ class Landed:
             with call.record.piece(Part.COPIES, "sum dKV"):
                 for x in dkv:
                     self.sums.add(x, x)
-        ends = np.cumsum([sum(map(_rows_of, hop.sends)) for hop in self.hops], dtype=np.int64)
+        ends = np.cumsum([sum(m.rows for m in hop.sends) for hop in self.hops], dtype=np.int64)
         total = (int(ends[-1]) if ends.size else 0, *dkv[0].shape[1:])
         back = dkv[0].new_empty(total), dkv[1].new_empty(total)
         if not self.moves:
@@ -185,7 +185,7 @@ class Landed:
                 sums.append(total)
         hop, at, sends = self.hops[0], 0, []
         for message in hop.recvs:
-            size_ = _rows_of(message)
+            size_ = message.rows
             sends += [(message.peer, x[at : at + size_]) for x in sums]
             at += size_
         return Messages(sends, _where_returned(hop, back))
@@ -221,8 +221,8 @@ def _where_returned(hop: Hop, back: Pair) -> list[tuple[int, Tensor]]:
     """Return where the gradients of what a hop sent come back: message by message from row 0."""
     found, at = [], 0
     for message in hop.sends:
-        found += [(message.peer, x[at : at + _rows_of(message)]) for x in back]
-        at += _rows_of(message)
+        found += [(message.peer, x[at : at + message.rows]) for x in back]
+        at += message.rows
     return found
 
 
@@ -230,16 +230,16 @@ def _relay(
     found: Landing, returned: list[Message], places: list[Indices], device: torch.device
 ) -> Relay:
     passed = found.hops[0].recvs
-    ends = np.cumsum([_rows_of(message) for message in passed])
-    begins = {m.start: int(end) - _rows_of(m) for m, end in zip(passed, ends, strict=True)}
+    ends = np.cumsum([message.rows for message in passed])
+    begins = {m.start: int(end) - m.rows for m, end in zip(passed, ends, strict=True)}
 
     def relayed(message: Message) -> Indices:
-        return begins[message.start] + np.arange(_rows_of(message))
+        return begins[message.start] + np.arange(message.rows)
 
     kept = [message for message in passed if message.start < found.keys]
     back = [(place, m) for place, m in zip(places, returned, strict=True) if not m.own]
     return Relay(
-        rows=sum(map(_rows_of, passed)),
+        rows=sum(m.rows for m in passed),
         sums=Sums.of(
             device,
             (
@@ -249,10 +249,6 @@ def _relay(
             (_together([relayed(m) for _, m in back]), _together([place for place, _ in back])),
         ),
     )
-
-
-def _rows_of(message: Message) -> int:
-    return message.stop - message.start
 
 
 def _together(parts: list[Indices]) -> Indices:

@@ -44,6 +44,11 @@ class Message:
     start: int
     stop: int
 
+    @property
+    def rows(self) -> int:
+        """How many they are."""
+        return self.stop - self.start
+
 
 @dataclass(frozen=True, eq=False)
 class Hop:
@@ -104,7 +109,7 @@ def packed(hops: tuple[Hop, ...]) -> Packed:
         if not message.own:
             return message
         start = places[message.start]
-        return replace(message, start=start, stop=start + message.stop - message.start)
+        return replace(message, start=start, stop=start + message.rows)
 
     return Packed(
         rows=ranges(begins, sizes),

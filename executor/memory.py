@@ -78,8 +78,8 @@ def _landed(placed: Placement, rank: int, wide: int) -> tuple[int, int]:
     found = landing(placed, rank)
     if placed.plan.bundled and found.hops:
         return _bundled(found, wide)
-    back = sum(m.stop - m.start for hop in found.hops for m in hop.sends)
-    passed = sum(m.stop - m.start for m in found.hops[0].recvs) if len(found.hops) > 1 else 0
+    back = sum(m.rows for hop in found.hops for m in hop.sends)
+    passed = sum(m.rows for m in found.hops[0].recvs) if len(found.hops) > 1 else 0
     # The landing and its keys' gradients; what comes back, and its sums in float32, K's or V's at a
     # time; what is passed on, likewise.
     rows = 2 * found.keys + found.transit + back + (back + 1) // 2 * wide + passed * (1 + wide)
@@ -89,10 +89,10 @@ def _landed(placed: Placement, rank: int, wide: int) -> tuple[int, int]:
 def _bundled(found: Landing, wide: int) -> tuple[int, int]:
     """Return the same where messages are bundled."""
     sent, received = (
-        sum(m.stop - m.start for messages in ways for m in messages)
+        sum(m.rows for messages in ways for m in messages)
         for ways in ([hop.sends for hop in found.hops], [hop.recvs for hop in found.hops])
     )
-    passed = sum(m.stop - m.start for m in found.hops[0].recvs) if len(found.hops) > 1 else 0
+    passed = sum(m.rows for m in found.hops[0].recvs) if len(found.hops) > 1 else 0
     # Keys and their gradients; what travels home and what comes; and of either the sums in float32,
     # K's or V's at a time.
     rows = 2 * found.keys + received + sent + (max(sent, passed) + 1) // 2 * wide

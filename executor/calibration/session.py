@@ -141,8 +141,12 @@ class _Session:
         for group in self.groups:
             self._exchanges(group)
         if self.groups:
-            self._overlap(self.groups[-1])
-            self._message(self.groups[-1])
+            beside = {"collective": overlap.COLLECTIVE, "ranks": self.groups[-1].ranks}
+            for what, measure in (
+                ({"kind": OverlapPoint.kind, **beside}, overlap.measure_overlap),
+                ({"kind": MessagePoint.kind}, messages.measure_message),
+            ):
+                self._together(what, measure, self.groups[-1])
         if self.store is None:
             return None
         self.store.close()
@@ -242,28 +246,17 @@ class _Session:
         if time.monotonic() - self.told > _TELL_S:
             self._tell("exchanges", share * exchanges)
 
-    def _overlap(self, group: Group) -> None:
-        what = {
-            "kind": OverlapPoint.kind,
-            "collective": overlap.COLLECTIVE,
-            "ranks": group.ranks,
-        }
+    def _together(
+        self,
+        what: dict[str, Any],
+        measure: Callable[[Group, Stopwatch, int, torch.dtype], Point],
+        group: Group,
+    ) -> None:
+        """Measure one point with all ranks of a group, unless it is in the store."""
         known = self.store is not None and self.store.holds(what)
         self._tell("overlap")
         if self._say(int(known)) == 0 and group.group is not None:
-            point = overlap.measure_overlap(
-                group, self.watch, self.effort.repeats, DTYPES[self.request.dtype]
-            )
-            if self.store is not None:
-                self.store.add(point)
-        self._tell("overlap")
-
-    def _message(self, group: Group) -> None:
-        known = self.store is not None and self.store.holds({"kind": MessagePoint.kind})
-        if self._say(int(known)) == 0 and group.group is not None:
-            point = messages.measure_message(
-                group, self.watch, self.effort.repeats, DTYPES[self.request.dtype]
-            )
+            point = measure(group, self.watch, self.effort.repeats, DTYPES[self.request.dtype])
             if self.store is not None:
                 self.store.add(point)
         self._tell("overlap")

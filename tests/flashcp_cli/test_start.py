@@ -10,6 +10,18 @@ LINE = "\nflashcp: interrupted; nothing was left half-written\n"
 ENDED = "flashcp: stopped by SIGTERM; nothing was left half-written\n"
 
 
+# Runs a command to its end and tells whether a signal has this handler then.
+HANDLED = """
+import signal, sys
+sys.argv[1:] = ['--version']
+from flashcp_cli.start import main
+try:
+    main()
+finally:
+    print(signal.getsignal(signal.{}) is signal.{})
+"""
+
+
 def start(code, **options):
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, **options
@@ -35,14 +47,7 @@ def test_an_interrupt_during_the_imports_is_one_line_and_its_status(number, stat
 
 def test_under_torchrun_sigterm_ends_a_rank_whatever_it_waits_for():
     done = start(
-        "import signal, sys\n"
-        "sys.argv[1:] = ['--version']\n"
-        "from flashcp_cli.start import main\n"
-        "try:\n"
-        "    main()\n"
-        "finally:\n"
-        "    print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)\n",
-        env={**os.environ, "TORCHELASTIC_RUN_ID": "1"},
+        HANDLED.format("SIGTERM", "SIG_DFL"), env={**os.environ, "TORCHELASTIC_RUN_ID": "1"}
     )
     assert done.stdout.endswith("True\n")
 
@@ -73,13 +78,5 @@ def test_starting_needs_nothing_but_signals():
 
 
 def test_interrupts_are_pythons_own_once_the_boundary_has_them():
-    done = start(
-        "import signal, sys\n"
-        "sys.argv[1:] = ['--version']\n"
-        "from flashcp_cli.start import main\n"
-        "try:\n"
-        "    main()\n"
-        "finally:\n"
-        "    print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)\n"
-    )
+    done = start(HANDLED.format("SIGINT", "default_int_handler"))
     assert done.stdout.endswith("True\n")
