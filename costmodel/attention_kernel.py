@@ -111,12 +111,13 @@ def _floor_div(a: int, b: int) -> int:
 
 
 @jit_lean
-def _ceil_div(a: int, b: int) -> int:
+def ceil_div(a: int, b: int) -> int:
+    """Return a / b rounded up, of whole numbers with 0 <= a < 2^53 and b > 0."""
     return _floor_div(a + b - 1, b)
 
 
 @jit_lean
-def _sum_of_ceilings(count: int, step: int, start: int, divisor: int) -> int:
+def sum_of_ceilings(count: int, step: int, start: int, divisor: int) -> int:
     """Return sum over i = 1..count of ceil((i * step + start) / divisor), as Euclid's algorithm.
 
     Takes about as many rounds as `step` and `divisor` have steps in their greatest common divisor:
@@ -164,14 +165,14 @@ def segment_features(
     packed = int(parameters[PACKED])
     tile_q = int(parameters[TILE_Q])
     tile_k = int(parameters[TILE_K])
-    query_tiles = _ceil_div(q_len * packed, tile_q)
-    key_tiles = _ceil_div(k_len, tile_k)
+    query_tiles = ceil_div(q_len * packed, tile_q)
+    key_tiles = ceil_div(k_len, tile_k)
     if parameters[CAUSAL] == 0.0:
         walked = query_tiles * key_tiles
     else:
         # Query tile i ends at packed row i * tile_q, which sees i * tile_q / packed + prefix keys.
         prefix = max(0, k_len - q_len)
-        walked = key_tiles + _sum_of_ceilings(
+        walked = key_tiles + sum_of_ceilings(
             query_tiles - 1, tile_q, prefix * packed, packed * tile_k
         )
     owned, longest = query_tiles, key_tiles
@@ -191,7 +192,7 @@ def _blocked_features(
     elif q_len >= _MORE_FROM:
         rows = _MORE_ROWS
     own = int(parameters[BLOCK_ROWS])
-    blocks = _ceil_div(q_len, rows)
+    blocks = ceil_div(q_len, rows)
     walked = int(parameters[SEGMENT_ROWS]) * k_len
     operators = passes = 1
     if parameters[CAUSAL] == 0.0:
@@ -204,7 +205,7 @@ def _blocked_features(
             walked += (q_len + own * blocks) * prefix
         for i in range(blocks):
             stop = min((i + 1) * rows, q_len)
-            keys = min(_ceil_div(stop, _BLOCK_KEYS) * _BLOCK_KEYS, q_len)
+            keys = min(ceil_div(stop, _BLOCK_KEYS) * _BLOCK_KEYS, q_len)
             walked += (stop - i * rows + own) * keys
     # One operator runs after another, so none is the longest that others wait for.
     return float(operators), float(walked), float(q_len * passes), 0.0, float(operators), 1.0
@@ -256,11 +257,12 @@ def combine(
     spilled = _SPILL_STEEPNESS * max(0.0, touched - parameters[L2_MB])
     busy += parameters[ROW_SPILL_US] * min(spilled, query_tokens * parameters[ROW_MB])
     cached = parameters[CACHE_SPILL_US] * min(spilled, query_tokens * parameters[CACHE_MB])
-    return float(_finish(busy, query_tokens, parameters) + cached)
+    return float(finished_us(busy, query_tokens, parameters) + cached)
 
 
 @jit_lean
-def _finish(busy: float, query_tokens: float, parameters: NDArray[np.float64]) -> float:
+def finished_us(busy: float, query_tokens: float, parameters: NDArray[np.float64]) -> float:
+    """Return a call's time from what its SMs are busy for, launched, throttled, keys written."""
     throttled = parameters[THROTTLE] * max(0.0, busy - parameters[THROTTLE_AFTER_US])
     written = parameters[CACHE_WRITE_US] * query_tokens
     return float(parameters[LAUNCH_US] + busy + throttled + written)
@@ -298,99 +300,3 @@ def attention_us(
             segments += f
         times[call] = combine(owned, walked, tokens, longest, most, segments, parameters)
     return times
-
-
-@jit
-def lower_bound_us(
-    lengths: NDArray[np.int64],
-    parameters: NDArray[np.float64],
-    calls: int,
-    busy_calls: int,
-    most_tokens: int,
-    tiles_shared: bool,
-) -> float:
-    """Return a time that the mean over calls which share documents' causal attention is not below.
-
-    However documents are cut into segments, in one call each or keys in two: the i-th last of the
-    tiles of a document of L query rows ends at row L - i * rows of a tile or later, and walks the
-    keys before that; of holders of at most `most_tokens` tokens the j-th from the end sees a key at
-    L - j * most_tokens or later, and so many longest tiles there are at least. No term of the model
-    falls with more of any of these, and all are convex or bounded from below by convex ones, so by
-    Jensen's inequality the mean over calls is at least the time of the mean call.
-
-    Args:
-        lengths: tokens of each document.
-        parameters: of the calls, under the causal mask.
-        calls: number of calls that share the work.
-        busy_calls: how many of them surely have a token; only these pay the launch.
-        most_tokens: that one holder, of one or several of the calls, has at most.
-        tiles_shared: whether segments may hold the queries of several shards, as a ring's do; then
-            only filled rows of tiles count.
-    """
-    tile_q, tile_k, packed = parameters[TILE_Q], parameters[TILE_K], parameters[PACKED]
-    sms, heads = parameters[SMS], parameters[HEADS]
-    blocked, key_outer = parameters[BLOCKED] != 0.0, parameters[KEY_OUTER] != 0.0
-    walked = owned = total = 0.0
-    for length in lengths:
-        total += length
-        rows = int(length * packed)
-        pairs = 0.5 * length * (length + 1)
-        if blocked:  # pairs are counted as they are; a call may be one operator
-            walked += pairs / (tile_q * tile_k)
-        elif tiles_shared:
-            # A tile walks the keys of its last query with all its rows, and on average half a tile
-            # of keys beyond.
-            masked = 0.5 * length * max(0.0, tile_q / packed - 1.0)
-            walked += (pairs + masked) * packed / (tile_q * tile_k)
-            owned += length / tile_k if key_outer else rows / tile_q
-        else:
-            tiles = _ceil_div(rows, int(tile_q))
-            start = rows - tiles * int(tile_q)
-            walked += _sum_of_ceilings(tiles, int(tile_q), start, int(packed * tile_k))
-            if not key_outer:
-                owned += tiles
-            end = length if key_outer else 0
-            while end > 0:
-                owned += _ceil_div(end, int(tile_k))
-                end -= most_tokens
-    if total <= 0.0:
-        return 0.0
-    tokens = total / calls
-    filled = tokens * parameters[Q_HEADS] / (tile_q * sms)
-    busy = (
-        parameters[KV_TILE_US] * walked * heads / (sms * calls)
-        + parameters[QUERY_TILE_US] * owned * heads / (sms * calls)
-        + parameters[QUERY_ROW_US] * filled
-    )
-    if not (blocked or key_outer or parameters[SPLITS_KEYS] != 0.0):
-        ends = _least_ends(lengths, most_tokens)
-        busy += parameters[TAIL] * parameters[KV_TILE_US] * ends / (tile_k * calls)
-    # From the size of the cache on, misses rise at least as fast as the bytes: a convex bound.
-    token_mb = parameters[ROW_MB] + parameters[CACHE_MB]
-    beyond = max(0.0, tokens - parameters[L2_MB] / token_mb)
-    busy += parameters[ROW_SPILL_US] * beyond * parameters[ROW_MB]
-    cached = parameters[CACHE_SPILL_US] * beyond * parameters[CACHE_MB]
-    time = _finish(busy, tokens, parameters) - parameters[LAUNCH_US] + cached
-    return float(time + parameters[LAUNCH_US] * min(busy_calls, calls) / calls)
-
-
-@jit
-def _least_ends(lengths: NDArray[np.int64], most_tokens: int) -> float:
-    """Return the least sum, over holders of so many tokens, of the longest prefix that each sees.
-
-    The tokens that see more than t keys are sum over documents of max(0, L - t); while these are
-    more than j holders have, another one has one of them.
-    """
-    falling = np.sort(lengths)[::-1]
-    total = falling.sum()
-    ends = 0.0
-    held = k = 0
-    above = 0.0  # tokens of the k longest documents
-    while held < total:
-        # The t beyond which the documents longer than it hold `held` tokens.
-        while k < falling.size and above - k * falling[k] <= held:
-            above += falling[k]
-            k += 1
-        ends += max((above - held) / k, 0.0)
-        held += most_tokens
-    return ends

@@ -14,9 +14,11 @@ received must have been sent, so the least may lie above it (`flashcp.exact` tel
 """
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
+from costmodel.attention_bound import least_end
 from flashcp.strategies import check_cp, check_lengths
+from groundwork.jit import jit
 
 
 def least_traffic_tokens(lengths: ArrayLike, cp: int, *, imbalance: float = 1.0) -> float:
@@ -35,23 +37,41 @@ def least_traffic_tokens(lengths: ArrayLike, cp: int, *, imbalance: float = 1.0)
     """
     tokens = check_lengths(lengths).astype(np.int64)
     check_cp(cp)
-    work = tokens * (tokens + 1) / 2
-    most_work = imbalance * float(work.sum()) / cp
-    most_tokens = -(-int(tokens.sum()) // cp)
-    largest = 0.0
-    together = 0.0
-    for document in np.flatnonzero((work > most_work) | (tokens > most_tokens)):
-        length, own = float(tokens[document]), float(work[document])
+    work = float((tokens * (tokens + 1) / 2).sum())
+    largest, together, _ = least_received_tokens(tokens, cp, imbalance * work / cp)
+    return max(largest, together / cp)
+
+
+@jit
+def least_received_tokens(
+    lengths: NDArray[np.int64], cp: int, most_pairs: float
+) -> tuple[float, float, float]:
+    """Return what some rank, and what all ranks together, must receive at least, and of how much.
+
+    Neighbours on one rank are one shard, so another rank needs all but a document's last shard.
+
+    Args:
+        lengths: tokens of each packed document.
+        cp: CP degree.
+        most_pairs: query-key pairs that one rank has at most.
+
+    Returns:
+        Tokens each; the third counts a token once that several ranks receive.
+    """
+    most_tokens = -(-lengths.sum() // cp)
+    largest = together = needed = 0.0
+    for tokens in lengths:
+        length = float(tokens)
+        if tokens <= most_tokens and 0.5 * length * (length + 1.0) <= most_pairs:
+            continue
         ends = received = 0.0
         for holders in range(1, cp + 1):
-            before = holders - 1
-            # x (x + 1) / 2 = w has the root (sqrt(8 w + 1) - 1) / 2.
-            rest = max(own - before * most_work, 0.0)
-            end = max((np.sqrt(8 * rest + 1) - 1) / 2, length - before * most_tokens, 0.0)
+            end = least_end(length, holders - 1, float(most_tokens), most_pairs)
             if end == 0.0:
                 break
             ends += end
-            largest = max(largest, (ends - min(length, holders * most_tokens)) / holders)
+            largest = max(largest, (ends - min(length, float(holders * most_tokens))) / holders)
             received = max(received, ends - length)
         together += received
-    return float(max(largest, together / cp))
+        needed += least_end(length, 1, float(most_tokens), most_pairs)
+    return largest, together, needed

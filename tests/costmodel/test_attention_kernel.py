@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from costmodel import attention_kernel as kernel
 from costmodel.attention import AttentionFit, AttentionModel, Coefficients
 from costmodel.attention_backward import reported_backward
+from costmodel.attention_bound import lower_bound_us, most_pairs_within
 from costmodel.calibrated_prior import cpu_prior
 from costmodel.estimate import Source
 
@@ -119,7 +120,7 @@ def test_division_in_floating_point_is_exact(a, b):
 )
 def test_sums_of_ceilings_are_exact(count, step, start, divisor):
     expected = sum(-(-(i * step + start) // divisor) for i in range(1, count + 1))
-    assert kernel._sum_of_ceilings(count, step, start, divisor) == expected
+    assert kernel.sum_of_ceilings(count, step, start, divisor) == expected
 
 
 def test_without_a_mask_every_tile_of_the_rectangle_is_walked():
@@ -290,21 +291,29 @@ def cpu_rows(direction):
 def test_lower_bound_holds_for_the_mean_over_calls(placed, parameters):
     ranks, (lengths, (rank, start, stop)) = placed[0], (placed[1][0], placed[1][1].T)
     splits = np.searchsorted(rank, np.arange(ranks + 1)).astype(np.int64)
-    most = int(np.bincount(rank, stop - start, ranks).max())
+    tokens = np.bincount(rank, stop - start, ranks)
+    pairs = np.bincount(rank, 0.5 * (stop - start) * (start + stop + 1), ranks)
+    most, most_pairs = int(tokens.max()), float(pairs.max())
     slack = 1 + 1e-12
     # All keys in one call, ...
     times = kernel.attention_us(stop - start, stop, splits, parameters)
     busy = int((times > 0).sum())
-    bound = kernel.lower_bound_us(lengths, parameters, ranks, busy, most, False)
-    assert 0 < bound <= times.mean() * slack
-    assert 0 < kernel.lower_bound_us(lengths, parameters, ranks, busy, most, True) <= bound * slack
+    bound = lower_bound_us(lengths, parameters, ranks, busy, most, False, most_pairs)
+    assert 0 < lower_bound_us(lengths, parameters, ranks, busy, most, False) <= bound
+    assert bound <= times.mean() * slack
+    assert 0 < lower_bound_us(lengths, parameters, ranks, busy, most, True) <= bound * slack
     # ... or own keys in one and what precedes them in another.
     full = parameters.copy()
     full[kernel.CAUSAL] = 0.0
     own = kernel.attention_us(stop - start, stop - start, splits, parameters)
     prefixes = kernel.attention_us(np.where(start > 0, stop - start, 0), start, splits, full)
-    bound = 2 * kernel.lower_bound_us(lengths, parameters, 2 * ranks, busy, most, False)
+    bound = 2 * lower_bound_us(lengths, parameters, 2 * ranks, busy, most, False, most_pairs)
     assert bound <= (own + prefixes).mean() * slack
+    # Either way a rank has no more pairs than its time allows.
+    for each in (times, own + prefixes):
+        for i in np.flatnonzero(tokens):
+            within = most_pairs_within(float(each[i]), int(tokens[i]), [parameters])
+            assert pairs[i] <= within * slack
 
 
 @pytest.mark.parametrize("length", [100, 128, 200, 512, 2048, 16_384, 131_072])
@@ -312,7 +321,7 @@ def test_lower_bound_holds_for_the_mean_over_calls(placed, parameters):
 def test_lower_bound_is_within_two_percent_for_whole_documents(length, direction):
     parameters = model().parameters(32, 32, 128, direction, cache_write=False)
     lengths = np.full(max(1, 16_384 // length), length, np.int64)
-    bound = kernel.lower_bound_us(lengths, parameters, 1, 1, int(lengths.sum()), False)
+    bound = lower_bound_us(lengths, parameters, 1, 1, int(lengths.sum()), False)
     us = call_us(lengths, lengths, parameters)
     assert 0.98 * us < bound <= us * (1 + 1e-12)
 
