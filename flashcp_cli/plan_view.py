@@ -6,6 +6,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from flashcp_cli.amounts import number
 from flashcp_cli.pack_picture import pack_picture
 from flashcp_cli.terminal import terminal
 
@@ -32,18 +33,19 @@ def print_summary(summary: dict[str, Any], pictured: "Plan", index: int) -> None
         console.print(line, soft_wrap=True)
     console.print(_memory(summary), soft_wrap=True)
     if summary["out"]:
-        saved = f"\n{summary['out']}: {summary['packing']['packs']:,} plans saved"
+        saved = f"\n{summary['out']}: {number(summary['packing']['packs'], 'plan')} saved"
         console.print(saved, soft_wrap=True)
 
 
 def _heading(summary: dict[str, Any]) -> list[Text]:
     trace, packing, model = summary["trace"], summary["packing"], summary["model"]
     nodes = summary["cp"] // summary["ranks_per_node"]
-    ranks = f"{summary['cp']} ranks" + (f" on {nodes} nodes" if nodes > 1 else "")
+    ranks = number(summary["cp"], "rank") + (f" on {nodes} nodes" if nodes > 1 else "")
+    documents = number(round(packing["documents_per_pack"]), "document")
     lines = [
         Text(
-            f"{trace['name']}: {packing['packs']:,} packs of {_size(packing['context_tokens'])} "
-            f"({packing['by']}, {packing['documents_per_pack']:.0f} documents each) over {ranks} "
+            f"{trace['name']}: {number(packing['packs'], 'pack')} of "
+            f"{_size(packing['context_tokens'])} ({packing['by']}, {documents} each) over {ranks} "
             f"of {summary['hardware']}, {model['name']} {model['q_heads']}:{model['kv_heads']} "
             f"heads of {model['head_dim']}",
             style="bold",
@@ -184,8 +186,7 @@ def _memory(summary: dict[str, Any]) -> Text:
         return Text("Memory is not estimated for so many ranks and shards.", style="dim")
     return Text(
         f"Memory: one layer's attention, forward + backward; {memory['largest_bytes'] / 1e9:.2f} "
-        f"GB at most on a rank, by {summary['chosen']} on {memory['packs']:,} pack"
-        + ("s." if memory["packs"] != 1 else "."),
+        f"GB at most on a rank, by {summary['chosen']} on {number(memory['packs'], 'pack')}.",
         style="dim",
     )
 

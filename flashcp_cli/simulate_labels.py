@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from flashcp_cli.amounts import number
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -55,11 +57,6 @@ def extent(sweep: "Sweep", rows: "Sequence[Row]") -> str:
         f"{number(len(sweep.configurations), 'configuration')} of {strategies} "
         f"{'strategy' if strategies == 1 else 'strategies'}, {packs} each"
     )
-
-
-def number(count: int, what: str) -> str:
-    """Write how many there are of what takes an s."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def slowest(replicas: int) -> str:

@@ -6,13 +6,13 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from flashcp_cli.amounts import number
 from flashcp_cli.simulate_labels import (
     ACROSS,
     across_nodes,
     constants,
     extent,
     label,
-    number,
     size,
     slowest,
     varying,

@@ -2,8 +2,9 @@
 
 The bytes go to a temporary file in the same folder, are forced to the disk, and then take the name
 in one step. A full disk, a crash or Ctrl-C half-way leaves what was there before. A link is
-followed to the file that it means. Only a regular file is ever replaced: to put a file in the place
-of a device, as a rename by root would, breaks the machine for everybody.
+followed to the file that it means, and a file that is replaced keeps its permissions. Only a
+regular file is ever replaced: to put a file in the place of a device, as a rename by root would,
+breaks the machine for everybody.
 """
 
 import errno
@@ -75,7 +76,7 @@ def replace_whole(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
-        temporary.chmod(0o666 & ~_umask())  # mkstemp's own mode would lock out everybody else
+        temporary.chmod(_mode(meant))  # mkstemp's own mode would lock out everybody else
         temporary.replace(meant)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
@@ -89,7 +90,11 @@ def replace_whole(path: Path) -> Iterator[Path]:
         os.close(folder)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _mode(path: Path) -> int:
+    """Return the mode of a file that is to be replaced, or that any new one gets."""
+    try:
+        return stat.S_IMODE(path.stat().st_mode)
+    except FileNotFoundError:
+        mask = os.umask(0)
+        os.umask(mask)
+        return 0o666 & ~mask

@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING
 
+from flashcp_cli.amounts import number
 from flashcp_cli.report.data import configuration_name
-from flashcp_cli.simulate_labels import number, slowest, varying
+from flashcp_cli.simulate_labels import slowest, varying
 
 if TYPE_CHECKING:
     from flashcp.simulation.step import StepModel

@@ -53,6 +53,15 @@ def test_the_file_has_the_mode_that_any_new_file_gets(tmp_path):
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
 
 
+def test_a_file_that_is_replaced_keeps_its_mode(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    path.chmod(0o604)
+    with replace_whole(path) as temporary:
+        temporary.write_text("new")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o604
+
+
 def make_socket(path):
     with socket.socket(socket.AF_UNIX) as made:
         made.bind(str(path))
