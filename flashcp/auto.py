@@ -4,9 +4,13 @@ The search places the documents; the other strategies' shards are candidates as 
 predicted with every all-gather and with the all-to-all of what is needed, in one level and across
 nodes in two, in one kernel call and in two with the exchange between them; and the rings as they
 are. Among candidates within 0.5% of the best it takes the one that sends least across nodes, then
-one whose work is even, then the one that moves least, since traffic costs power and disturbs others
-even where it is hidden; but never one that is predicted slower than another strategy as that one
-runs.
+one whose work is even, where that is asked for, then the one that moves least, since traffic costs
+power and disturbs others even where it is hidden; but never one that is predicted slower than
+another strategy as that one runs.
+
+Even work and even time pull against each other: who waits, merges and copies more has to attend to
+less. Even times took 1 to 4% less in prediction, of 128k packs at CP 8, and 4 to 20% less on two
+nodes (docs/research/auto.md); even work depends on no profile.
 """
 
 from dataclasses import replace
@@ -24,7 +28,13 @@ from flashcp.plans import Plan
 from flashcp.search.evaluate import TOLERANCE, Option, options
 from flashcp.search.nodes import gather_on_nodes, pairwise_seats
 from flashcp.search.placement import EVEN, find_placements, imbalance
-from flashcp.search.weights import TILE, TILE_US, search_weights
+from flashcp.search.weights import (
+    BALANCES,
+    TILE,
+    TILE_US,
+    Balance,
+    search_weights,
+)
 from flashcp.strategies import AUTO, FLASHCP, STRATEGIES, check_cp, check_lengths
 from flashcp.strategies._shards import columns
 
@@ -40,7 +50,12 @@ _MOST_RANKS_TWICE = 32  # up to which packs that span nodes are searched twice
 
 
 def auto_plan(
-    lengths: "ArrayLike", cp: int, setting: "Setting", *, effort: float = DEFAULT_EFFORT
+    lengths: "ArrayLike",
+    cp: int,
+    setting: "Setting",
+    *,
+    effort: float = DEFAULT_EFFORT,
+    balance: Balance | None = None,
 ) -> Plan:
     """Make the plan of one pack that is predicted to take least.
 
@@ -49,21 +64,26 @@ def auto_plan(
         cp: CP degree, 1 to 1,024.
         setting: hardware and model shape.
         effort: search steps, in units of the default; 0 only places greedily.
+        balance: what is evened out between ranks, attention "work", whatever the profile says, or
+            predicted "time", of which a plan then takes less; None for work on one node and time
+            where ranks span several.
 
     Returns:
         The plan; equal arguments give an equal plan on every machine and in every process.
 
     Raises:
-        PlanError: a length, the CP degree or the effort is wrong.
+        PlanError: a length, the CP degree, the effort or the balance is wrong.
     """
     checked = check_lengths(lengths)
     check_cp(cp)
     if not 0 <= effort <= MOST_EFFORT:
         raise PlanError(f"plan effort {effort!r} is not in 0..{MOST_EFFORT:.0f}")
+    check_balance(balance)
     per_node = setting.profile.network.per_node(cp, setting.ranks_per_node)
+    evened: Balance = balance or ("time" if per_node < cp else "work")
     whole = STRATEGIES[FLASHCP].shards(checked, cp)  # where the search starts too; made once
     found: list[Option] = []
-    searched_by = _weights(checked, cp, per_node, setting)
+    searched_by = _weights(checked, cp, per_node, setting, evened)
     for weights in searched_by:
         # On nodes work is uneven on purpose, to cross less; the plan as if they were one goes on.
         placements = find_placements(
@@ -97,7 +117,7 @@ def auto_plan(
     limit = min(TOLERANCE * min(option.total_us for option in found), others_us)
     close = [option for option in found if option.total_us <= limit]
     placed = {id(option.rows): option.rows for option in close}
-    uneven = {key: imbalance(rows, cp) > EVEN for key, rows in placed.items()}
+    uneven = {key: evened == "work" and imbalance(rows, cp) > EVEN for key, rows in placed.items()}
     best = min(
         close,
         key=lambda option: (
@@ -110,17 +130,27 @@ def auto_plan(
     return _plan(checked, cp, best, AUTO)
 
 
+def check_balance(balance: str | None) -> None:
+    """Refuse what cannot be evened out.
+
+    Raises:
+        PlanError: `balance` is unknown.
+    """
+    if balance is not None and balance not in BALANCES:
+        raise PlanError(f"balance {balance!r} is unknown; there are: {', '.join(BALANCES)}")
+
+
 def _weights(
-    lengths: "NDArray[np.int32]", cp: int, per_node: int, setting: "Setting"
+    lengths: "NDArray[np.int32]", cp: int, per_node: int, setting: "Setting", balance: Balance
 ) -> "list[NDArray[np.float64]]":
     """Return what to search by: the network as it is and, on a few nodes, as if it were one.
 
     By the first alone single packs came out up to 45% slower than by the second.
     """
-    weights = [search_weights(lengths, cp, setting)]
+    settings = [setting]
     if per_node < cp <= _MOST_RANKS_TWICE:
-        weights.append(search_weights(lengths, cp, replace(setting, ranks_per_node=cp)))
-    return weights
+        settings.append(replace(setting, ranks_per_node=cp))
+    return [search_weights(lengths, cp, each, balance) for each in settings]
 
 
 def _fewest_us(

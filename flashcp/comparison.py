@@ -23,6 +23,7 @@ from flashcp.measures import measure
 from flashcp.planning import plan
 from flashcp.plans import Plan
 from flashcp.prediction import Setting, predict
+from flashcp.search.weights import Balance
 from flashcp.workers import Line, hang_on, killed, stop_if_asked, without_interrupts
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ def compare(
     setting: Setting,
     *,
     effort: float = 1.0,
+    balance: Balance | None = None,
     keep: str | None = None,
     inspect: Mapping[str, Callable[[Plan], float]] | None = None,
     processes: int = 1,
@@ -99,6 +101,7 @@ def compare(
         strategies: names, in the order of the result.
         setting: hardware and model shape.
         effort: search steps of `auto`, in units of its default.
+        balance: what `auto` evens out between ranks: "work", "time" or None; see `flashcp.plan`.
         keep: the strategy whose plans to return; one of `strategies`.
         inspect: by strategy, a function whose value of each plan is wanted as well. It is called
             where plans are made, so that they need not be kept, and must be importable there.
@@ -110,7 +113,7 @@ def compare(
         The comparison; but for planning times it does not depend on `processes`.
 
     Raises:
-        PlanError: the CP degree, a strategy or the effort is wrong.
+        PlanError: the CP degree, a strategy, the effort or the balance is wrong.
         ProfileError: the ranks per node do not divide the CP degree.
         ChildProcessError: a process was killed, as by a system short of memory.
     """
@@ -124,6 +127,7 @@ def compare(
         strategies=tuple(strategies),
         setting=setting,
         effort=effort,
+        balance=balance,
         keep=keep,
         inspect=dict(inspect or {}),
     )
@@ -161,6 +165,7 @@ class _Task:
     strategies: tuple[str, ...]
     setting: Setting
     effort: float
+    balance: Balance | None
     keep: str | None
     inspect: dict[str, Callable[[Plan], float]]
 
@@ -185,7 +190,9 @@ def _run(task: _Task, packs: list[NDArray[np.int32]]) -> _Block:
         bounds[i] = lower_bound_us(lengths, task.cp, task.setting)
         for s, strategy in enumerate(task.strategies):
             began = time.perf_counter_ns()
-            made = plan(lengths, task.cp, strategy, task.setting, effort=task.effort)
+            made = plan(
+                lengths, task.cp, strategy, task.setting, effort=task.effort, balance=task.balance
+            )
             planning_us = (time.perf_counter_ns() - began) / 1000
             predicted = predict(made, task.setting)
             bare = predict(made, in_place) if task.setting.copies_shards(strategy) else predicted

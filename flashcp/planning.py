@@ -9,6 +9,7 @@ from flashcp.strategies import AUTO, shard
 if TYPE_CHECKING:
     from flashcp.plans import Plan
     from flashcp.prediction import Setting
+    from flashcp.search.weights import Balance
 
 
 def plan(
@@ -18,6 +19,7 @@ def plan(
     setting: "Setting | None" = None,
     *,
     effort: float = 1.0,
+    balance: "Balance | None" = None,
 ) -> "Plan":
     """Shard one pack over `cp` ranks.
 
@@ -29,19 +31,22 @@ def plan(
             `default_setting`. The others do not need it.
         effort: search steps of `auto`, in units of its default, 0 to 1,000,000; 0 only places
             greedily. The others have none.
+        balance: what `auto` evens out between ranks: attention "work", whatever the profile says,
+            or predicted "time", of which a plan then takes less; None for work on one node and
+            time where ranks span several.
 
     Returns:
         The plan; equal arguments give an equal plan on every machine and in every process.
 
     Raises:
-        PlanError: a length, the CP degree, the strategy or the effort is wrong.
+        PlanError: a length, the CP degree, the strategy, the effort or the balance is wrong.
     """
     if strategy != AUTO:
         return shard(lengths, cp, strategy)
     # The search, and what it predicts with, are more than the fixed strategies need.
     from flashcp.auto import auto_plan  # noqa: PLC0415
 
-    return auto_plan(lengths, cp, setting or default_setting(), effort=effort)
+    return auto_plan(lengths, cp, setting or default_setting(), effort=effort, balance=balance)
 
 
 def default_setting() -> "Setting":

@@ -57,7 +57,7 @@ def simulate(
         packs: of each trace and window; None for all.
         out: a Parquet file to keep every pack's row in; an interrupted simulation goes on from it.
         processes: on this machine; one a usable core by default.
-        others: `ranks_per_node`, `seed`, `replicas`, `plan_effort`; see
+        others: `ranks_per_node`, `seed`, `replicas`, `plan_effort`, `balance`; see
             `flashcp.simulation.sweep.Sweep`.
 
     Returns:

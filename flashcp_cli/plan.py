@@ -129,6 +129,7 @@ def plan(source: TraceSource, as_json: bool, **options: Any) -> None:
             names,
             setting,
             effort=options["plan_effort"],
+            balance=options["balance"],
             inspect={options["strategy"]: partial(largest_bytes, model=setting.model)},
             keep=options["strategy"] if options["out"] else None,
             processes=options["processes"] or usable_cores(),
@@ -193,7 +194,14 @@ def _pictured(
     from flashcp.planning import plan as make_plan
 
     lengths = packing.document_lengths(options["picture"])
-    return make_plan(lengths, options["cp"], strategy, setting, effort=options["plan_effort"])
+    return make_plan(
+        lengths,
+        options["cp"],
+        strategy,
+        setting,
+        effort=options["plan_effort"],
+        balance=options["balance"],
+    )
 
 
 def _save(

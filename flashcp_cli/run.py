@@ -310,12 +310,12 @@ def _plans(
     """Return the plans to run by name, and a description of their pack."""
     from flashcp.planning import plan
 
-    effort = options["plan_effort"]
+    search = {"effort": options["plan_effort"], "balance": options["balance"]}
     if saved is None:
         lengths, text = _pack(source, options, device)
         cp = options["nproc"] or _default_ranks(device)
         wanted = options["strategies"] or STRATEGIES
-        return [(name, plan(lengths, cp, name, setting, effort=effort)) for name in wanted], text
+        return [(name, plan(lengths, cp, name, setting, **search)) for name in wanted], text
     own = saved.plans[options["pack"]]
     if options["nproc"] not in (None, own.cp):
         raise click.BadParameter(
@@ -325,7 +325,7 @@ def _plans(
         )
     name = saved.header.strategy
     others = [other for other in options["strategies"] or () if other != name]
-    made = [(other, plan(own.lengths, own.cp, other, setting, effort=effort)) for other in others]
+    made = [(other, plan(own.lengths, own.cp, other, setting, **search)) for other in others]
     return [(name, own), *made], {
         "source": source.name,
         "pack": options["pack"],

@@ -19,6 +19,7 @@ COPIES = ("published", "in-place")
 DEFAULT_MODEL = "llama3-8b"
 DEFAULT_HARDWARE = "h100-sxm"
 _MOST_EFFORT = 1_000_000  # flashcp.auto's, which takes too long to import for -h
+BALANCES = ("work", "time")  # flashcp.search.weights', likewise
 _MODEL = "Model shape: a preset or a Hugging Face config.json"
 _HARDWARE = "Hardware profile, of flashcp hardware list or a file"
 _HEADS = {
@@ -43,7 +44,7 @@ class Names(CommaList):
 def setting_options(
     *, lists: bool = False, of_plan: bool = False
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return a decorator that adds model, heads, hardware, ranks per node, copies, plan effort.
+    """Return a decorator that adds model, heads, hardware, nodes, copies, effort, balance.
 
     Args:
         lists: take several values between commas, as tuples; None where nothing was given.
@@ -87,6 +88,10 @@ def setting_options(
             click.option("--plan-effort", type=Number(least=0, most=_MOST_EFFORT), default=1.0,
                          show_default=True, metavar="FACTOR", help="Search steps of auto, in units "
                          "of its default; fewer are faster, 0 only places greedily."),
+            click.option("--balance", type=Name(BALANCES),
+                         show_default="work on one node, time on several",
+                         help="What auto makes even between ranks: attention work, or predicted "
+                         "time, for plans that are predicted faster."),
         ]  # fmt: skip
         for option in reversed(options):
             function = option(function)

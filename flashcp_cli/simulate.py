@@ -240,6 +240,7 @@ def _sweep(sources: list[TraceSource], options: dict[str, Any]) -> "Sweep":
         seed=None if options["corpus_order"] else options["seed"],
         replicas=options["replicas"],
         plan_effort=options["plan_effort"],
+        balance=options["balance"],
     )
 
 
@@ -308,6 +309,7 @@ def _save_timeline(options: dict[str, Any], sweep: "Sweep", best: "Row", packing
         setting,
         sweep.what_if(configuration),
         sweep.plan_effort,
+        sweep.balance,
     )
     with replace_whole(options["timeline"]) as temporary:
         temporary.write_text(json.dumps(predict(made, setting).timeline.chrome_trace()))

@@ -80,6 +80,7 @@ def summarise(
         "model": setting.model.to_json(),
         "copies": setting.copies,
         "plan_effort": options["plan_effort"],
+        "balance": options["balance"],
         "strategies": strategies,
         "bound_us": bound_us,
         "linear_us": linear_us,

@@ -19,6 +19,7 @@ from flashcp.exchange import needed_tokens
 from flashcp.measures import padded_work
 from flashcp.prediction import Setting, predict
 from flashcp.search.evaluate import options
+from flashcp.search.weights import BALANCES
 from flashcp.strategies import STRATEGIES, shard
 from flashcp.traffic_bound import least_traffic_tokens
 from traces import load, pack
@@ -62,6 +63,7 @@ def main():
     parser.add_argument("--traces", default=",".join(TRACES))
     parser.add_argument("--planners", default="")
     parser.add_argument("--effort", type=float, default=1.0)
+    parser.add_argument("--balance", choices=BALANCES)
     given = parser.parse_args()
     cp = given.cp
     setting = Setting(profile=load_profile("h100-sxm"), model=load_model("paper-h32"))
@@ -107,7 +109,9 @@ def main():
                 for _ in range(2 if i < _WARM else 1):  # the first ones compile
                     began = time.thread_time()
                     if planner is None:
-                        plan = auto_plan(lengths, cp, setting, effort=given.effort)
+                        plan = auto_plan(
+                            lengths, cp, setting, effort=given.effort, balance=given.balance
+                        )
                     else:
                         rows = planner(lengths)
                     took = time.thread_time() - began

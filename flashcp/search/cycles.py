@@ -236,12 +236,12 @@ def _find_holders(pool: Ints, cuts: Ints, cycles: Ints, holders: Ints) -> None:
 
 @jit
 def even_out(pool: Ints, first: Ints, work: Floats, grid: int, draws: Ints) -> None:
-    """Even out the ranks' work.
+    """Even out the ranks' work, or what else grows by a pair's worth with a pair.
 
     Args:
         pool: the placement's, changed; lists and loads are out of step afterwards.
         first: the placement's.
-        work: query-key pairs of each rank, [N], changed alike.
+        work: query-key pairs of each rank, or time in pairs' worth, [N], changed alike.
         grid: cuts move by multiples of so many tokens.
         draws: hashes, int64 [draws].
     """

@@ -20,7 +20,18 @@ from flashcp.search.loads import Floats
 from flashcp.search.repair import CUTS_A_RANK, repair
 from flashcp.search.seed import adopt, seed
 from flashcp.search.state import CUTS, Ints, copy_rows
-from flashcp.search.weights import BALANCE_WEIGHT, PAIRS, TILE
+from flashcp.search.weights import (
+    BALANCE_WEIGHT,
+    COPY_US,
+    EVENS_TIME,
+    PAIRS,
+    RECEIVED,
+    RETURN_US,
+    SENT,
+    TILE,
+    TILE_US,
+    TIME,
+)
 from flashcp.strategies.flashcp import flashcp_shards
 from groundwork.jit import jit
 from traces.hashing import hashes
@@ -33,7 +44,7 @@ _SEED = 20261124
 _DRAWS = 1 << 16
 _ANNEALED_CUTS_A_RANK = 8  # most pieces that annealing adds, a rank
 EVEN = 1.005  # work of the largest rank over the mean that is good enough
-_MOST_TURNS = 2  # more of the last stage where it is not
+_MOST_TURNS = 2  # more of the last stage where it is not; one where times are evened out
 _RANKS_AND_TURNS = 24  # most ranks times turns
 _LEAST_TILES_A_RANK = 16  # ranks of fewer are cut on a finer grid
 
@@ -45,6 +56,7 @@ _STAGES = np.array(
         [0.40, 0.0002, 30.0, 25.0],
     ]
 )
+_EVENING_TIME = 4.0  # balance weight of the last stage where times are evened out, not work
 
 
 def find_placements(
@@ -61,7 +73,7 @@ def find_placements(
     Args:
         lengths: tokens of each packed document, [documents].
         cp: CP degree.
-        weights: from `flashcp.search.weights.search_weights`.
+        weights: from `flashcp.search.weights.search_weights`, which say what is evened out.
         effort: budget in units of STEPS_A_RANK steps a rank, fewer beyond 8 ranks; 0 only seeds
             and repairs.
         others: FlashCP's canonical shards of the pack, to start from as well; None makes them.
@@ -82,16 +94,20 @@ def find_placements(
     whole = others[np.lexsort((others[:, 2], others[:, 1]))].astype(np.int64)
     grid = _grid(int(lengths.sum(dtype=np.int64)) // cp)
     steps = _steps(effort, cp)
+    stages, most_turns = _STAGES, _MOST_TURNS
+    if weights[EVENS_TIME] != 0.0:
+        stages, most_turns = _STAGES.copy(), 1
+        stages[-1, 3] = _EVENING_TIME
     falling = lengths[order].astype(np.int64)
-    rows = _search(falling, cp, weights.copy(), _draws(), grid, steps, _STAGES, whole)
+    rows = _search(falling, cp, weights.copy(), _draws(), grid, steps, stages, whole)
     found = [rows]
 
     def go_on(rows: Ints, turn: int) -> "Rows":
         return _go_on(
-            rows, order.size, cp, weights.copy(), _draws(), grid, turn * steps, steps, _STAGES[-1]
+            rows, order.size, cp, weights.copy(), _draws(), grid, turn * steps, steps, stages[-1]
         )
 
-    turns = min(_MOST_TURNS, _RANKS_AND_TURNS // cp) if again else 0
+    turns = min(most_turns, _RANKS_AND_TURNS // cp) if again else 0
     for turn in range(turns):
         if imbalance(rows, cp) <= EVEN:
             break
@@ -205,9 +221,15 @@ def _finish(
     pool: Ints, first: Ints, counters: Ints, lists: Ints, ranks: Ints, loads: Floats,
     weights: Floats, draws: Ints, grid: int,
 ) -> "Rows":  # fmt: skip
-    """Make tokens equal and work even; returns shards in order of document and start."""
+    """Make tokens equal and work or time even; returns shards in order of document and start."""
     repair(pool, first, counters, lists, ranks, loads, weights, grid)
-    even_out(pool, first, loads[:, PAIRS].copy(), grid, draws)
+    work = loads[:, PAIRS].copy()
+    if weights[EVENS_TIME] != 0.0:
+        # In pairs that would take as long: a cut that moves changes little else.
+        pair_us = weights[TILE_US] / TILE**2
+        copies_us = weights[RETURN_US] * loads[:, SENT] - weights[COPY_US] * loads[:, RECEIVED]
+        work[:] = (loads[:, TIME] + copies_us) / pair_us
+    even_out(pool, first, work, grid, draws)
     rows = np.empty((pool.shape[0], 4), dtype=np.int32)
     count = copy_rows(pool, first, rows)
     return rows[:count].copy()

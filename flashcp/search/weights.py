@@ -6,7 +6,7 @@ kernel visits each key tile of a segment once, the prefix included). On 128-toke
 whole numbers and cost a few additions a piece; the finished placements are then evaluated exactly.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flashcp.prediction import Setting
+
+# What is made even between ranks: attention work, query-key pairs, or predicted time.
+Balance = Literal["work", "time"]
+BALANCES: tuple[Balance, ...] = ("work", "time")
 
 TILE = 128
 
@@ -50,17 +54,18 @@ EXCHANGE_US = 21  # of an exchange, one way: what it takes anyway
 EXCHANGE_TOKEN_US = 22  # and for each token of the busiest rank
 MERGE_US = 23  # of a token that waits, both ways
 RETURN_US = 24  # of adding up the gradient of a token sent
-WEIGHTS = 25
+EVENS_TIME = 25  # 1 where ranks' times are evened out at the end, 0 where their work is
+WEIGHTS = 26
 
 _PAIRS_SLACK, _TILES_SLACK = 1.003, 1.007
-_TIME_WEIGHT = 6.0
+_TIME_WEIGHTS = {"work": 6.0, "time": 20.0}
 _BALANCE_WEIGHT = 3.0
 _PIECE_WEIGHT = 3e-4
 _EXCHANGED = (0.02, 0.2)  # shares of the pack between which the exchange's time is linear
 
 
 def search_weights(
-    lengths: "NDArray[np.int32]", cp: int, setting: "Setting"
+    lengths: "NDArray[np.int32]", cp: int, setting: "Setting", balance: Balance = "work"
 ) -> "NDArray[np.float64]":
     """Return the weights for one pack.
 
@@ -68,6 +73,7 @@ def search_weights(
         lengths: tokens of each packed document, [documents].
         cp: CP degree.
         setting: hardware and model shape.
+        balance: what is to be even.
     """
     weights = np.zeros(WEIGHTS)
     for direction in ("forward", "backward"):
@@ -113,7 +119,8 @@ def search_weights(
         weights[EXCHANGE_US] = max(first - few * weights[EXCHANGE_TOKEN_US], 0.0)
     weights[PAIRS_SLACK] = _PAIRS_SLACK
     weights[TILES_SLACK] = _TILES_SLACK
-    weights[TIME_WEIGHT] = _TIME_WEIGHT
+    weights[TIME_WEIGHT] = _TIME_WEIGHTS[balance]
+    weights[EVENS_TIME] = balance == "time"
     weights[PER_PAIR] = 1.0 / weights[MEAN_PAIRS]
     weights[PER_TILE] = 1.0 / weights[MEAN_TILES]
     weights[PER_TIME] = 1.0 / weights[MEAN_TIME]

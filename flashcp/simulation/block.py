@@ -17,6 +17,7 @@ from flashcp.measures import measure
 from flashcp.parts import predict_parts
 from flashcp.plans import Plan
 from flashcp.prediction import Setting
+from flashcp.search.weights import Balance
 from flashcp.simulation.sweep import Sweep
 from flashcp.simulation.switched import switched_plan
 from flashcp.simulation.what_if import WhatIf
@@ -55,11 +56,13 @@ class Job:
         strategies: names.
         cells: CP degree, setting and what-if of every configuration.
         plan_effort: search steps of `auto`, in units of its default.
+        balance: what `auto` evens out between ranks.
     """
 
     strategies: tuple[str, ...]
     cells: tuple[tuple[int, Setting, WhatIf], ...]
     plan_effort: float = 1.0
+    balance: Balance | None = None
 
     @classmethod
     def of(cls, sweep: Sweep) -> "Job":
@@ -70,6 +73,7 @@ class Job:
                 (c.cp, _light(sweep.setting(c)), sweep.what_if(c)) for c in sweep.configurations
             ),
             plan_effort=sweep.plan_effort,
+            balance=sweep.balance,
         )
 
     def run(self, cell: int, packs: Sequence[NDArray[np.int32]]) -> NDArray[np.float64]:
@@ -80,7 +84,9 @@ class Job:
             stop_if_asked()
             bound_us = attention_bound_us(lengths, cp, setting)
             for s, strategy in enumerate(self.strategies):
-                made = switched_plan(lengths, cp, strategy, setting, what_if, self.plan_effort)
+                made = switched_plan(
+                    lengths, cp, strategy, setting, what_if, self.plan_effort, self.balance
+                )
                 values = {
                     **vars(measure(made, setting.ranks_per_node)),
                     **vars(predict_parts(made, setting)),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from costmodel.model_shape import ModelShape
 from costmodel.profile import Profile
-from flashcp.auto import MOST_EFFORT
+from flashcp.auto import MOST_EFFORT, check_balance
 from flashcp.errors import PlanError
 from flashcp.exchange import Exchange
 from flashcp.prediction import Setting
@@ -24,6 +24,7 @@ from flashcp.strategies import NAMES, STRATEGIES, check_cp
 from traces.packing import Packing, pack
 
 if TYPE_CHECKING:
+    from flashcp.search.weights import Balance
     from traces.trace import Trace
 
 
@@ -77,6 +78,7 @@ class Sweep:
         seed: order of the documents; None keeps the trace's.
         replicas: data-parallel replicas; also the batch that the packer `balanced` evens out.
         plan_effort: search steps of `auto`, in units of its default.
+        balance: what `auto` evens out between ranks: "work", "time" or None; see `flashcp.plan`.
     """
 
     traces: Sequence["Trace"]
@@ -93,6 +95,7 @@ class Sweep:
     seed: int | None = 0
     replicas: int = 1
     plan_effort: float = 1.0
+    balance: "Balance | None" = None
 
     def __post_init__(self) -> None:
         """Check every combination before any work is done.
@@ -123,6 +126,7 @@ class Sweep:
             )
         if not 0 <= self.plan_effort <= MOST_EFFORT:
             raise PlanError(f"plan effort {self.plan_effort} is not in 0..{MOST_EFFORT:.0f}")
+        check_balance(self.balance)
         self._check_switches()
         for model, degree in product(self.models, self.tensor_parallel):
             divided(model, degree)
@@ -200,6 +204,8 @@ class Sweep:
             "packs": self.packs,
             "seed": self.seed,
             "plan_effort": self.plan_effort,
+            # Results from before there was a choice go on.
+            **({} if self.balance is None else {"balance": self.balance}),
             # Only where the packer evens out the replicas of a step do packs depend on them.
             "replicas": self.replicas if "balanced" in self.pack_by else None,
         }

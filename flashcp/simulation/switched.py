@@ -18,6 +18,7 @@ from flashcp.parts import predict_parts
 from flashcp.planning import plan
 from flashcp.plans import MOST_CHUNKS, Plan
 from flashcp.prediction import Setting
+from flashcp.search.weights import Balance
 from flashcp.simulation.what_if import WhatIf
 from flashcp.strategies import AUTO, STRATEGIES
 
@@ -42,13 +43,15 @@ def switched_plan(
     setting: Setting,
     what_if: WhatIf,
     plan_effort: float = 1.0,
+    balance: Balance | None = None,
 ) -> Plan:
     """Make a pack's plan and run it as `what_if` says; arguments as for `flashcp.plan`.
 
-    `plan_effort` is the search steps of `auto`, in units of its default.
+    `plan_effort` is the search steps of `auto`, in units of its default, `balance` what it evens
+    out.
     """
     if strategy == AUTO:
-        made = auto_plan(lengths, cp, setting, effort=plan_effort)
+        made = auto_plan(lengths, cp, setting, effort=plan_effort, balance=balance)
     else:
         made = plan(lengths, cp, strategy, setting)
     if not what_if.switches_plans:

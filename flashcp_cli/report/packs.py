@@ -31,7 +31,13 @@ def pack_pictures(
         lengths = simulated.packings[configuration.packing].document_lengths(pack)
         for strategy in sweep.strategies:
             made = switched_plan(
-                lengths, configuration.cp, strategy, setting, what_if, sweep.plan_effort
+                lengths,
+                configuration.cp,
+                strategy,
+                setting,
+                what_if,
+                sweep.plan_effort,
+                sweep.balance,
             )
             key = {"pack": pack, "strategy": strategy}
             found["shards"] += [key | row for row in _shards(made)]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from costmodel import ModelShape, load_profile
+from costmodel import ModelShape, load_model, load_profile
 from flashcp.auto import auto_plan
 from flashcp.bounds import lower_bound_us
 from flashcp.errors import PlanError
@@ -21,15 +21,17 @@ from flashcp.prediction import Setting, predict
 from flashcp.search.evaluate import options
 from flashcp.strategies import STRATEGIES, shard
 from tests.flashcp.packs import cp_degrees, lengths
+from traces import load, pack
 
 SETTING = default_setting()
 FAST = 0.05  # enough steps to move pieces about
+BALANCES = st.sampled_from([None, "work", "time"])
 
 
-@given(pack=lengths(), cp=cp_degrees())
+@given(pack=lengths(), cp=cp_degrees(), balance=BALANCES)
 @settings(max_examples=80, deadline=None)
-def test_plans_are_valid_and_canonical(pack, cp):
-    plan = auto_plan(pack, cp, SETTING, effort=FAST)
+def test_plans_are_valid_and_canonical(pack, cp, balance):
+    plan = auto_plan(pack, cp, SETTING, effort=FAST, balance=balance)
     plan.validate()
     keys = list(zip(plan.rank, plan.document, plan.start, strict=True))
     assert keys == sorted(keys)
@@ -48,13 +50,16 @@ def test_plans_are_valid_and_canonical(pack, cp):
     heads=st.sampled_from([(12, 4, 256), (8, 8, 128), (32, 1, 64)]),
     copies=st.sampled_from(["published", "in-place"]),
     nodes=st.booleans(),
+    balance=BALANCES,
 )
 @settings(max_examples=40, deadline=None)
-def test_no_strategy_is_predicted_faster_the_way_it_runs(pack, cp, hardware, heads, copies, nodes):
+def test_no_strategy_is_predicted_faster_the_way_it_runs(
+    pack, cp, hardware, heads, copies, nodes, balance
+):
     q_heads, kv_heads, head_dim = heads
     model = ModelShape(name="any", q_heads=q_heads, kv_heads=kv_heads, head_dim=head_dim)
     setting = Setting(load_profile(hardware), model, 1 if nodes else None, copies)
-    best_us = predict(auto_plan(pack, cp, setting, effort=FAST), setting).total_us
+    best_us = predict(auto_plan(pack, cp, setting, effort=FAST, balance=balance), setting).total_us
     for strategy in STRATEGIES:
         other_us = predict(shard(pack, cp, strategy), setting).total_us
         assert best_us <= other_us * (1 + 1e-9), strategy
@@ -119,12 +124,18 @@ def test_a_document_over_two_nodes_crosses_once_in_two_levels():
     assert predict(levels, setting).total_us < predict(zigzag, setting).total_us
 
 
-@given(pack=lengths(12), nodes=st.integers(2, 4), per_node=st.integers(1, 4))
+@given(
+    pack=lengths(12),
+    nodes=st.integers(2, 4),
+    per_node=st.integers(1, 4),
+    balance=st.sampled_from(["work", "time"]),
+)
 @settings(max_examples=30, deadline=None)
-def test_knowing_the_nodes_never_makes_a_plan_slower(pack, nodes, per_node):
+def test_knowing_the_nodes_never_makes_a_plan_slower(pack, nodes, per_node, balance):
+    cp = nodes * per_node
     setting = replace(SETTING, ranks_per_node=per_node)
-    blind = auto_plan(pack, nodes * per_node, replace(SETTING, ranks_per_node=nodes * per_node))
-    knowing = predict(auto_plan(pack, nodes * per_node, setting), setting).total_us
+    blind = auto_plan(pack, cp, replace(SETTING, ranks_per_node=cp), balance=balance)
+    knowing = predict(auto_plan(pack, cp, setting, balance=balance), setting).total_us
     # Half a percent may go into sending less.
     assert knowing <= predict(blind, setting).total_us * 1.005 * (1 + 1e-9)
 
@@ -149,10 +160,10 @@ def test_no_way_to_run_any_placement_is_below_the_bound(pack, cp, rule, hardware
         assert option.total_us >= bound, (option.exchange, option.overlap)
 
 
-@given(pack=lengths(12), cp=cp_degrees(8))
+@given(pack=lengths(12), cp=cp_degrees(8), balance=BALANCES)
 @settings(max_examples=30, deadline=None)
-def test_the_bound_holds(pack, cp):
-    plan = auto_plan(pack, cp, SETTING, effort=FAST)
+def test_the_bound_holds(pack, cp, balance):
+    plan = auto_plan(pack, cp, SETTING, effort=FAST, balance=balance)
     assert predict(plan, SETTING).total_us >= lower_bound_us(pack, cp, SETTING) * (1 - 1e-9)
 
 
@@ -161,9 +172,13 @@ def outline(plan: Plan) -> list[tuple[int, int, int, int]]:
     return sorted(zip(plan.rank, sizes, plan.start, plan.stop, strict=True))
 
 
-def test_the_order_of_documents_does_not_change_the_placement():
+@pytest.mark.parametrize("balance", ["work", "time"])
+def test_the_order_of_documents_does_not_change_the_placement(balance):
     pack = np.array([30_000, 17_000, 9_001, 4_000, 3_999, 801, 555, 33], dtype=np.int32)
-    plans = [auto_plan(order, 4, SETTING) for order in (pack, pack[::-1], np.roll(pack, 3))]
+    plans = [
+        auto_plan(order, 4, SETTING, balance=balance)
+        for order in (pack, pack[::-1], np.roll(pack, 3))
+    ]
     assert outline(plans[0]) == outline(plans[1]) == outline(plans[2])
 
 
@@ -204,12 +219,39 @@ def test_an_impossible_effort_is_refused(effort):
         auto_plan([5, 7], 2, SETTING, effort=effort)
 
 
+def test_even_work_is_even_and_even_times_take_less():
+    setting = replace(SETTING, model=load_model("paper-h32"))
+    packing = pack(load("code"), 131_072, by="truncate", packs=8)
+    found = {}
+    for balance in ("work", "time", None):
+        plans = [
+            auto_plan(packing.document_lengths(i), 8, setting, balance=balance) for i in range(8)
+        ]
+        us = sum(predict(plan, setting).total_us for plan in plans)
+        found[balance] = us, np.mean([measure(plan).imbalance for plan in plans])
+    assert found["work"][1] < 1.005 < found["time"][1]
+    assert found["time"][0] < 0.99 * found["work"][0]
+    assert found[None] == found["work"]
+
+
+def test_where_ranks_span_nodes_times_are_evened_out():
+    lengths = [41_000, 23_500, 17_000, 12_072, 9_000, 8_000, 6_500, 5_000, 4_000, 3_000]
+    across = replace(SETTING, ranks_per_node=4)
+    made = {b: auto_plan(lengths, 8, across, balance=b).fingerprint for b in ("work", "time", None)}
+    assert made[None] == made["time"] != made["work"]
+
+
+def test_an_unknown_balance_is_refused():
+    with pytest.raises(PlanError, match="balance 'tokens' is unknown; there are: work, time"):
+        auto_plan([5, 7], 2, SETTING, balance="tokens")
+
+
 def test_what_the_host_cannot_post_in_time_is_bundled_and_only_that():
     pack = np.array(
         [41_000, 23_500, 17_000, 12_072, 9_000, 8_000, 6_500, 5_000, 4_000, 3_000] + [500] * 4
     )
     one_node, four_nodes = (
-        auto_plan(pack, cp, replace(SETTING, ranks_per_node=8)) for cp in (8, 32)
+        auto_plan(pack, cp, replace(SETTING, ranks_per_node=8), balance="work") for cp in (8, 32)
     )
     assert four_nodes.bundled
     assert not one_node.bundled

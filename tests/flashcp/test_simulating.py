@@ -28,6 +28,28 @@ def test_one_call_gives_a_row_a_setting_best_first(tmp_path):
     assert len(load_results(out)) == len(found.rows) == 8 * 3
 
 
+def test_what_is_made_even_is_part_of_what_results_depend_on(tmp_path):
+    settings = {**SMALL, "plan_effort": 1.0, "context_tokens": 65536}
+    found = {
+        balance: flashcp.simulate(
+            "code",
+            cp=8,
+            strategies="auto",
+            balance=balance,
+            out=tmp_path / f"{balance}",
+            **settings,
+        ).summary()[0]
+        for balance in (None, "work", "time")
+    }
+    assert found["time"].total_us.value < found["work"].total_us.value
+    assert found[None].total_us.value == found["work"].total_us.value
+    for before, said in (("work", '"work"'), ("None", "null")):
+        with pytest.raises(flashcp.PlanError, match=f'balance {said} there, "time" now'):
+            flashcp.simulate(
+                "code", cp=8, strategies="auto", balance="time", out=tmp_path / before, **settings
+            )
+
+
 def test_a_single_name_is_not_taken_for_a_list_of_letters():
     found = flashcp.simulate(flashcp.load_trace("papers"), cp=2, strategies="per-seq", **SMALL)
     assert [row.strategy for row in found.summary()] == ["per-seq"]

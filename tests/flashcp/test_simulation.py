@@ -334,6 +334,7 @@ def test_nothing_that_fits_is_refused_with_what_would():
         ({"replicas": 8, "packs": 5}, "5 packs are not enough for one step of 8 replicas"),
         ({"strategies": ["ring"], "what_ifs": [WhatIf(exchange="needed")]}, "rings have one way"),
         ({"plan_effort": -1.0}, r"plan effort -1\.0 is not in"),
+        ({"balance": "tokens"}, "balance 'tokens' is unknown; there are: work, time"),
         ({"tensor_parallel": [3]}, "degree 3 does not divide the 32:8 heads"),
     ],
 )

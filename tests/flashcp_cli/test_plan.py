@@ -121,7 +121,7 @@ def test_a_trace_of_one_token_is_planned(tmp_path):
 
 def test_the_picture_says_how_the_plans_kv_travels(tmp_path):
     words = ["code", "--cp", "32", "--ranks-per-node", "8", "--packs", "1", "--compare", "auto"]
-    words += ["--model", "llama3-8b", "--processes", "1", "--out", tmp_path / "p.parquet"]
+    words += ["--balance", "work", "--processes", "1", "--out", tmp_path / "p.parquet"]
     result = invoke(*words)
     plan = load_plans(tmp_path / "p.parquet").plans[0]
     assert plan.bundled
@@ -144,6 +144,7 @@ BAD = [
     (["paper"], "'papers'"),
     (["papers", "--cp", "0"], "0 is not in 1..1024"),
     (["papers", "--cp", "1025"], "1025 is not in 1..1024"),
+    (["papers", "--balance", "tokens"], "'tokens'"),
     (["papers", "--cp", "eight"], "'eight' is not a whole number"),
     (["papers", "--cp", "2.5"], "'2.5' is not a whole number"),
     (["papers", "--cp", "-1"], "-1"),

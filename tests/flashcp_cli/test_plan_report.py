@@ -107,6 +107,17 @@ def test_more_effort_is_more_search():
     assert times[1] < times[0]
 
 
+def test_even_times_are_predicted_faster_than_even_work():
+    found = {}
+    for balance in ("work", "time"):
+        words = ["code", *SMALL[:4], "--context", "64k", "--cp", "8", "--balance", balance]
+        document = json.loads(invoke(*words, "--json"))
+        assert document["balance"] == balance
+        found[balance] = document["strategies"]["auto"]
+    assert found["time"]["total_us"] < found["work"]["total_us"]
+    assert found["time"]["imbalance"]["mean"] > found["work"]["imbalance"]["mean"]
+
+
 @pytest.mark.parametrize("effort", ["nan", "-1", "1e7", "fast"])
 def test_an_impossible_effort_names_the_value(effort, capfd):
     from flashcp_cli.main import main
