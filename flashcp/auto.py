@@ -27,26 +27,31 @@ from flashcp.parts import predict_parts
 from flashcp.plans import Plan
 from flashcp.search.evaluate import TOLERANCE, Option, options
 from flashcp.search.nodes import gather_on_nodes, pairwise_seats
-from flashcp.search.placement import EVEN, find_placements, imbalance
+from flashcp.search.placement import EVEN, find_placements, imbalance, settle_on_nodes
 from flashcp.search.weights import (
+    ACROSS_US,
     BALANCES,
     TILE,
     TILE_US,
     Balance,
+    across_us,
     search_weights,
 )
 from flashcp.strategies import AUTO, FLASHCP, STRATEGIES, check_cp, check_lengths
 from flashcp.strategies._shards import columns
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import ArrayLike, NDArray
 
     from flashcp.prediction import Setting
     from flashcp.strategies import Strategy
+    from flashcp.strategies._shards import Rows
 
 DEFAULT_EFFORT = 1.0
 MOST_EFFORT = 1e6
-_MOST_RANKS_TWICE = 32  # up to which packs that span nodes are searched twice
+_MOST_RANKS_TWICE = 32  # up to which packs of ranks that share no node are searched twice
 
 
 def auto_plan(
@@ -85,19 +90,12 @@ def auto_plan(
     found: list[Option] = []
     searched_by = _weights(checked, cp, per_node, setting, evened)
     for weights in searched_by:
-        # On nodes work is uneven on purpose, to cross less; the plan as if they were one goes on.
+        # Where two are searched by, the plan as if ranks were on one node goes on.
         placements = find_placements(
             checked, cp, weights, effort, others=whole, again=weights is searched_by[-1]
         )
         for placement in placements:
-            seat = pairwise_seats(placement, cp, per_node) if 1 < per_node < cp else None
-            seatings = [gather_on_nodes(placement, cp, per_node, seat=seat)]
-            if per_node < cp <= _MOST_RANKS_TWICE:
-                # What crosses in all may fall and the busiest rank's share of it rise: as it is.
-                seatings.append(placement)
-            if 1 < per_node < cp:
-                seatings.append(gather_on_nodes(placement, cp, per_node, two_level=True, seat=seat))
-            for seated in seatings:
+            for seated in _seatings(placement, checked, cp, per_node, setting, weights, effort):
                 limit = TOLERANCE * min((o.total_us for o in found), default=np.inf)
                 found.extend(options(seated, checked, cp, setting, limit_us=limit, gathers=False))
     pair_us = float(searched_by[0][TILE_US]) / TILE**2
@@ -143,14 +141,44 @@ def check_balance(balance: str | None) -> None:
 def _weights(
     lengths: "NDArray[np.int32]", cp: int, per_node: int, setting: "Setting", balance: Balance
 ) -> "list[NDArray[np.float64]]":
-    """Return what to search by: the network as it is and, on a few nodes, as if it were one.
+    """Return what to search by: as if all ranks shared a node, as what crosses counts later.
 
-    By the first alone single packs came out up to 45% slower than by the second.
+    Where none shares one with another, everything crosses: by the network as it is and, of a few
+    ranks, as if it were one node.
     """
-    settings = [setting]
-    if per_node < cp <= _MOST_RANKS_TWICE:
-        settings.append(replace(setting, ranks_per_node=cp))
-    return [search_weights(lengths, cp, each, balance) for each in settings]
+    weights = []
+    if per_node == 1 < cp:
+        weights.append(search_weights(lengths, cp, setting, balance))
+    if per_node > 1 or cp <= _MOST_RANKS_TWICE:
+        one = replace(setting, ranks_per_node=cp)
+        weights.append(search_weights(lengths, cp, one, balance))
+    return weights
+
+
+def _seatings(
+    placement: "Rows",
+    lengths: "NDArray[np.int32]",
+    cp: int,
+    per_node: int,
+    setting: "Setting",
+    weights: "NDArray[np.float64]",
+    effort: float,
+) -> "Iterator[Rows]":
+    """Give a placement with its ranks on nodes in several ways, and what it becomes from there.
+
+    What crosses in all may fall by renumbering and the busiest rank's share of it rise, so as it is
+    as well.
+    """
+    yield placement
+    if not 1 < per_node < cp:
+        return
+    seat = pairwise_seats(placement, cp, per_node)
+    yield gather_on_nodes(placement, cp, per_node, seat=seat)
+    seated = gather_on_nodes(placement, cp, per_node, two_level=True, seat=seat)
+    yield seated
+    crossing = weights.copy()
+    crossing[ACROSS_US] = across_us(lengths, cp // per_node, setting)
+    yield from settle_on_nodes(seated, lengths, cp, per_node, crossing, effort)
 
 
 def _fewest_us(

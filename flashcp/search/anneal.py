@@ -18,6 +18,7 @@ from flashcp.search.state import (
     CUTS,
     DOCUMENT,
     FREE,
+    PER_NODE,
     SIZE,
     START,
     STOP,
@@ -109,7 +110,7 @@ def _take_steps(
     now = energy(loads, counters[CUTS], weights, traffic, excess)
     squares = sum_of_squares(excess)
     exchange_us = keep(loads, traffic, excess, weights, kept)
-    apart = are_apart(pool, first)
+    foreseen = counters[PER_NODE] == 0 and are_apart(pool, first)
     mask = draws.size - 1
     turn = 0
     for step in range(steps):
@@ -135,7 +136,7 @@ def _take_steps(
         )
         if least > limit:
             continue
-        if apart and (
+        if foreseen and (
             moves == 1 or pool[move[0, PIECE], DOCUMENT] != pool[move[1, PIECE], DOCUMENT]
         ):
             least = energy_after(

@@ -17,6 +17,8 @@ import numpy as np
 
 from flashcp.search.loads import Floats
 from flashcp.search.weights import (
+    ACROSS,
+    ACROSS_US,
     BACKWARD,
     BALANCE_WEIGHT,
     COPY_US,
@@ -102,6 +104,17 @@ def exchange_time(moved: float, weights: Floats) -> float:
 
 
 @jit_lean
+def across_time(loads: Floats, weights: Floats) -> float:
+    """Return how much longer an exchange takes that crosses nodes; loads are [N, LOADS]."""
+    if weights[ACROSS_US] == 0.0:
+        return 0.0
+    moved = 0.0
+    for rank in range(loads.shape[0]):
+        moved += eighth_power(loads[rank, ACROSS])
+    return float(weights[ACROSS_US] * np.sqrt(np.sqrt(np.sqrt(moved))))
+
+
+@jit_lean
 def rank_time(loads: Floats, rank: int, exchange_us: float, weights: Floats) -> float:
     """Return a rank's time, over the mean of undivided documents, to the eighth power."""
     local = loads[rank, LOCAL]
@@ -117,7 +130,7 @@ def time_energy(loads: Floats, weights: Floats) -> float:
     moved = 0.0
     for rank in range(ranks):
         moved += eighth_power(max(loads[rank, SENT], loads[rank, RECEIVED]))
-    exchange_us = exchange_time(moved, weights)
+    exchange_us = exchange_time(moved, weights) + across_time(loads, weights)
     total = 0.0
     for rank in range(ranks):
         total += rank_time(loads, rank, exchange_us, weights)

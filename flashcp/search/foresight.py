@@ -6,7 +6,8 @@ the loads that it changes are worked out: of the two ranks from the pieces that 
 are joined to, of the ranks that exchange a document from those of its pieces whose last holder
 changes. Sums over ranks that the move leaves alone are kept from the placement before. It is the
 energy but for rounding; less a billionth it is a bound, so a move that it rules out would surely
-have been taken back, and plans stay as they are, bit by bit (docs/research/auto.md).
+have been taken back, and plans stay as they are, bit by bit (docs/research/auto.md). What
+crosses nodes it does not know, and where that counts it is not asked.
 """
 
 import numpy as np

@@ -8,8 +8,21 @@ a document is cut there, its parts walk as many tiles as the whole.
 import numpy as np
 from numpy.typing import NDArray
 
-from flashcp.search.state import CUTS, NEXT, ORDER, RANK, SEEN, STAMP, START, STOP, Ints
+from flashcp.search.state import (
+    CUTS,
+    NEXT,
+    NODE_SEEN,
+    ORDER,
+    PER_NODE,
+    RANK,
+    SEEN,
+    STAMP,
+    START,
+    STOP,
+    Ints,
+)
 from flashcp.search.weights import (
+    ACROSS,
     COPY_US,
     KEY_TILE_US,
     LOCAL,
@@ -111,7 +124,8 @@ def add_exchange(
     """Add (or take away) what a document's pieces send and receive.
 
     Only needed KV travels: a rank needs the document up to the end of its own last piece there; see
-    `flashcp.exchange.needed_tokens`.
+    `flashcp.exchange.needed_tokens`. What crosses nodes is counted as an exchange in two levels
+    sends it, once to each node that needs it.
     """
     piece = first[document]
     if pool[piece, NEXT] < 0:
@@ -123,12 +137,19 @@ def add_exchange(
         piece = pool[piece, NEXT]
     counters[STAMP] += 1
     stamp = counters[STAMP]
-    later = 0  # ranks that hold a later piece
+    per_node = counters[PER_NODE]
+    later = nodes = 0  # ranks and nodes that hold a later piece
     for i in range(count - 1, -1, -1):
         piece = pool[i, ORDER]
         rank = pool[piece, RANK]
         start = pool[piece, START]
         tokens = sign * (pool[piece, STOP] - start)
+        if per_node > 0:
+            node = rank // per_node
+            seen = 1 if ranks[node, NODE_SEEN] == stamp else 0
+            loads[rank, ACROSS] += tokens * (nodes - seen)
+            nodes += 1 - seen
+            ranks[node, NODE_SEEN] = stamp
         if ranks[rank, SEEN] != stamp:
             ranks[rank, SEEN] = stamp
             loads[rank, SENT] += tokens * later

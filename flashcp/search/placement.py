@@ -46,6 +46,7 @@ _ANNEALED_CUTS_A_RANK = 8  # most pieces that annealing adds, a rank
 EVEN = 1.005  # work of the largest rank over the mean that is good enough
 _MOST_TURNS = 2  # more of the last stage where it is not; one where times are evened out
 _RANKS_AND_TURNS = 24  # most ranks times turns
+_NODE_TURNS = 2  # of the last stage where what crosses nodes counts
 _LEAST_TILES_A_RANK = 16  # ranks of fewer are cut on a finer grid
 
 # Share of the steps, temperature, token weight and balance weight of each stage.
@@ -84,28 +85,22 @@ def find_placements(
         Canonical shards, int32 [shards, 4]: rank, document, start, stop; of one or more placements.
         The same ones, but for the documents' numbers, whatever the documents' order.
     """
-    order = np.argsort(-lengths.astype(np.int64), kind="stable")
+    order = _falling(lengths)
     if others is None:
         others = flashcp_shards(lengths, cp)
-    place = np.empty_like(order)
-    place[order] = np.arange(order.size)
-    others = others.copy()
-    others[:, 1] = place[others[:, 1]]
-    whole = others[np.lexsort((others[:, 2], others[:, 1]))].astype(np.int64)
+    whole = _listed(others, order)
     grid = _grid(int(lengths.sum(dtype=np.int64)) // cp)
     steps = _steps(effort, cp)
-    stages, most_turns = _STAGES, _MOST_TURNS
-    if weights[EVENS_TIME] != 0.0:
-        stages, most_turns = _STAGES.copy(), 1
-        stages[-1, 3] = _EVENING_TIME
+    stages, most_turns = _stages(weights), 1 if weights[EVENS_TIME] else _MOST_TURNS
     falling = lengths[order].astype(np.int64)
     rows = _search(falling, cp, weights.copy(), _draws(), grid, steps, stages, whole)
     found = [rows]
 
     def go_on(rows: Ints, turn: int) -> "Rows":
         return _go_on(
-            rows, order.size, cp, weights.copy(), _draws(), grid, turn * steps, steps, stages[-1]
-        )
+            rows, order.size, cp, 0, weights.copy(), _draws(), grid, turn * steps, steps,
+            stages[-1],
+        )  # fmt: skip
 
     turns = min(most_turns, _RANKS_AND_TURNS // cp) if again else 0
     for turn in range(turns):
@@ -117,9 +112,70 @@ def find_placements(
         slowest = min(_slowness(each.astype(np.int64), order.size, cp, weights) for each in found)
         if _slowness(whole, order.size, cp, weights) < slowest:
             found.append(go_on(whole, 0))
-    for rows in found:
-        rows[:, 1] = order[rows[:, 1]]
-    return [rows[np.lexsort((rows[:, 2], rows[:, 1], rows[:, 0]))] for rows in found]
+    return [_canonical(rows, order) for rows in found]
+
+
+def settle_on_nodes(
+    rows: "Rows",
+    lengths: NDArray[np.int32],
+    cp: int,
+    ranks_per_node: int,
+    weights: Floats,
+    effort: float,
+) -> "list[Rows]":
+    """Go on from a placement whose ranks have their nodes, now that what crosses these counts.
+
+    Args:
+        rows: canonical shards, int32 [shards, 4].
+        lengths: tokens of each packed document, [documents].
+        cp: CP degree.
+        ranks_per_node: ranks r with the same r // ranks_per_node share a node; divides `cp`.
+        weights: with the time of what crosses nodes.
+        effort: as for `find_placements`.
+
+    Returns:
+        Canonical shards after each turn of the last stage.
+    """
+    order = _falling(lengths)
+    grid = _grid(int(lengths.sum(dtype=np.int64)) // cp)
+    steps = _steps(effort, cp)
+    found = []
+    for turn in range(_NODE_TURNS):
+        rows = _go_on(
+            _listed(rows, order), order.size, cp, ranks_per_node, weights.copy(), _draws(), grid,
+            (1 + turn) * steps, steps, _stages(weights)[-1],
+        )  # fmt: skip
+        rows = _canonical(rows, order)
+        found.append(rows)
+    return found
+
+
+def _falling(lengths: NDArray[np.int32]) -> Ints:
+    """Return the documents by falling length, which is how a search numbers them."""
+    return np.argsort(-lengths.astype(np.int64), kind="stable")
+
+
+def _listed(rows: "Rows", order: Ints) -> Ints:
+    """Return shards in order of document, as a search numbers them, and start."""
+    place = np.empty_like(order)
+    place[order] = np.arange(order.size)
+    listed = rows.astype(np.int64)
+    listed[:, 1] = place[listed[:, 1]]
+    return listed[np.lexsort((listed[:, 2], listed[:, 1]))]
+
+
+def _canonical(rows: "Rows", order: Ints) -> "Rows":
+    """Return a search's shards with the pack's numbers of documents, in canonical order."""
+    rows[:, 1] = order[rows[:, 1]]
+    return rows[np.lexsort((rows[:, 2], rows[:, 1], rows[:, 0]))]
+
+
+def _stages(weights: Floats) -> Floats:
+    """Return the stages by what is to be even."""
+    stages = _STAGES.copy()
+    if weights[EVENS_TIME] != 0.0:
+        stages[-1, 3] = _EVENING_TIME
+    return stages
 
 
 def imbalance(rows: "Rows | Ints", cp: int) -> float:
@@ -132,7 +188,7 @@ def imbalance(rows: "Rows | Ints", cp: int) -> float:
 @jit
 def _slowness(rows: Ints, documents: int, cp: int, weights: Floats) -> float:
     """Return the energy of the times of shards in order of document and start."""
-    return time_energy(adopt(rows, documents, cp, rows.shape[0], weights)[5], weights)
+    return time_energy(adopt(rows, documents, cp, 0, rows.shape[0], weights)[5], weights)
 
 
 def _steps(effort: float, cp: int) -> int:
@@ -173,7 +229,7 @@ def _search(
     count = int(steps * stages[0, 0]) // rivals
     for rival in range(rivals):
         if rival == 2:
-            trial = adopt(others, lengths.size, cp, pieces, weights)
+            trial = adopt(others, lengths.size, cp, 0, pieces, weights)
         elif rival == 1:
             trial = seed(lengths, cp, pieces, grid, True, weights)
         pool, first, counters, lists, ranks, loads = trial
@@ -201,13 +257,15 @@ def _search(
 
 @jit
 def _go_on(
-    rows: Ints, documents: int, cp: int, weights: Floats, draws: Ints, grid: int, begin: int,
-    steps: int, stage: Floats,
+    rows: Ints, documents: int, cp: int, per_node: int, weights: Floats, draws: Ints, grid: int,
+    begin: int, steps: int, stage: Floats,
 ) -> "Rows":  # fmt: skip
     """Run one stage from shards in order of document and start; returns shards in that order."""
     reserve = CUTS_A_RANK * cp
     pieces = rows.shape[0] + _ANNEALED_CUTS_A_RANK * cp + reserve
-    pool, first, counters, lists, ranks, loads = adopt(rows, documents, cp, pieces, weights)
+    pool, first, counters, lists, ranks, loads = adopt(
+        rows, documents, cp, per_node, pieces, weights
+    )
     weights[BALANCE_WEIGHT] = stage[3]
     anneal(
         pool, first, counters, lists, ranks, loads, weights, draws, grid, reserve,

@@ -9,7 +9,7 @@ work, at multiples of the grid. Other strategies' shards can be taken over as we
 import numpy as np
 
 from flashcp.search.loads import Floats, add_exchange, add_piece, pairs_of
-from flashcp.search.state import Ints, append_piece, list_pieces, new_pool
+from flashcp.search.state import PER_NODE, Ints, append_piece, list_pieces, new_pool
 from flashcp.search.weights import LOADS, MEAN_PAIRS, MEAN_TOKENS, PAIRS, TOKENS
 from groundwork.jit import jit_as, jit_lean
 
@@ -125,10 +125,10 @@ def seed(
 
 @jit_as(
     "Tuple((i8[:, ::1], i8[::1], i8[::1], i8[:, ::1], i8[:, ::1], f8[:, ::1]))"
-    "(i8[:, ::1], i8, i8, i8, f8[::1])"
+    "(i8[:, ::1], i8, i8, i8, i8, f8[::1])"
 )
 def adopt(
-    rows: Ints, documents: int, cp: int, pieces: int, weights: Floats
+    rows: Ints, documents: int, cp: int, per_node: int, pieces: int, weights: Floats
 ) -> tuple[Ints, Ints, Ints, Ints, Ints, Floats]:
     """Start from another strategy's shards.
 
@@ -136,6 +136,7 @@ def adopt(
         rows: shards in order of document and start, int64 [shards, 4].
         documents: how many.
         cp: CP degree.
+        per_node: ranks that share a node, where what crosses nodes is to count; else 0.
         pieces: size of the pool; at least as many as shards.
         weights: of the pack.
 
@@ -143,6 +144,7 @@ def adopt(
         As `seed`.
     """
     pool, first, counters = new_pool(documents, pieces)
+    counters[PER_NODE] = per_node
     loads = np.zeros((cp, LOADS))
     for i in range(rows.shape[0]):
         rank, document, start, stop = rows[i, 0], rows[i, 1], rows[i, 2], rows[i, 3]

@@ -9,9 +9,9 @@ The arrays, for D documents, N ranks and a pool of P pieces; functions take thos
 
     pool      [P, COLUMNS]  the pieces, the stack of free ones, and a scratch list
     first     [D]           each document's first piece
-    counters  [COUNTERS]    free pieces, cuts, and the last visit's mark
+    counters  [COUNTERS]    free pieces, cuts, the last visit's mark, and ranks per node
     lists     [N, most]     each rank's pieces
-    ranks     [N, 2]        how many those are, and when each rank was last visited
+    ranks     [N, 3]        how many those are, and when each rank and node was last visited
 """
 
 import numpy as np
@@ -23,12 +23,13 @@ from groundwork.jit import jit, jit_as, jit_lean
 DOCUMENT, RANK, START, STOP, NEXT, PREVIOUS, SLOT, UNUSED, ORDER = range(9)
 COLUMNS = 9
 
-# Positions in the counters: pieces left, pieces beyond one a document, mark of the last visit.
-FREE, CUTS, STAMP = range(3)
-COUNTERS = 3
+# Positions in the counters: pieces left, pieces beyond one a document, mark of the last visit, and
+# ranks that share a node; 0 where all of them do.
+FREE, CUTS, STAMP, PER_NODE = range(4)
+COUNTERS = 4
 
-# Columns of the ranks.
-SIZE, SEEN = range(2)
+# Columns of the ranks; of nodes the first rows of the last.
+SIZE, SEEN, NODE_SEEN = range(3)
 
 _SPARE = 64  # pieces for which a rank's list has room besides twice the longest at first
 
@@ -92,7 +93,7 @@ def delist(pool: Ints, lists: Ints, ranks: Ints, piece: int, rank: int) -> None:
 @jit
 def list_pieces(pool: Ints, first: Ints, cp: int) -> tuple[Ints, Ints]:
     """Return the lists and ranks of a placement."""
-    ranks = np.zeros((cp, 2), dtype=np.int64)
+    ranks = np.zeros((cp, 3), dtype=np.int64)
     for document in range(first.size):
         piece = first[document]
         while piece >= 0:

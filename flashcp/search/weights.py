@@ -25,8 +25,9 @@ BALANCES: tuple[Balance, ...] = ("work", "time")
 TILE = 128
 
 # Columns of the loads, float64 [ranks, LOADS].
-TOKENS, PAIRS, TILES, TIME, LOCAL, SENT, RECEIVED = range(7)
-LOADS = 7
+# ACROSS is tokens sent to other nodes, once to each.
+TOKENS, PAIRS, TILES, TIME, LOCAL, SENT, RECEIVED, ACROSS = range(8)
+LOADS = 8
 
 # Positions in the weights, float64 [WEIGHTS].
 TILE_US = 0  # of walking one 128x128 tile with all heads, forward and backward
@@ -55,13 +56,15 @@ EXCHANGE_TOKEN_US = 22  # and for each token of the busiest rank
 MERGE_US = 23  # of a token that waits, both ways
 RETURN_US = 24  # of adding up the gradient of a token sent
 EVENS_TIME = 25  # 1 where ranks' times are evened out at the end, 0 where their work is
-WEIGHTS = 26
+ACROSS_US = 26  # of a token of the rank that sends most to other nodes, one way
+WEIGHTS = 27
 
 _PAIRS_SLACK, _TILES_SLACK = 1.003, 1.007
 _TIME_WEIGHTS = {"work": 6.0, "time": 20.0}
 _BALANCE_WEIGHT = 3.0
 _PIECE_WEIGHT = 3e-4
 _EXCHANGED = (0.02, 0.2)  # shares of the pack between which the exchange's time is linear
+_CROSSED = (0.002, 0.02)  # likewise of what crosses nodes
 
 
 def search_weights(
@@ -108,15 +111,9 @@ def search_weights(
     one = np.ones(1, dtype=np.int64)
     weights[MERGE_US] = 2 * sum(moved.item() for moved in merged_bytes(one, setting)) / memory
     if cp > 1:
-        few, many = (max(share * tokens.sum(), 1.0) for share in _EXCHANGED)
-        first, second = (
-            setting.profile.all_to_all_v_us(
-                moved * kv_bytes, cp, ranks_per_node=setting.ranks_per_node
-            ).us
-            for moved in (few, many)
+        weights[EXCHANGE_US], weights[EXCHANGE_TOKEN_US] = _line(
+            lengths, _EXCHANGED, cp, setting.ranks_per_node, setting
         )
-        weights[EXCHANGE_TOKEN_US] = max(second - first, 0.0) / max(many - few, 1.0)
-        weights[EXCHANGE_US] = max(first - few * weights[EXCHANGE_TOKEN_US], 0.0)
     weights[PAIRS_SLACK] = _PAIRS_SLACK
     weights[TILES_SLACK] = _TILES_SLACK
     weights[TIME_WEIGHT] = _TIME_WEIGHTS[balance]
@@ -129,3 +126,32 @@ def search_weights(
     weights[BALANCE_WEIGHT] = _BALANCE_WEIGHT
     weights[PIECE_WEIGHT] = _PIECE_WEIGHT
     return weights
+
+
+def across_us(lengths: "NDArray[np.int32]", nodes: int, setting: "Setting") -> float:
+    """Return what a token takes that is sent to another node, one way.
+
+    Args:
+        lengths: tokens of each packed document, [documents].
+        nodes: how many exchange.
+        setting: hardware and model shape.
+    """
+    return _line(lengths, _CROSSED, nodes, 1, setting)[1]
+
+
+def _line(
+    lengths: "NDArray[np.int32]",
+    shares: tuple[float, float],
+    ranks: int,
+    ranks_per_node: int | None,
+    setting: "Setting",
+) -> tuple[float, float]:
+    """Return what an exchange takes anyway, and for each token of the busiest rank, one way."""
+    tokens, kv_bytes = float(lengths.sum(dtype=np.int64)), setting.model.kv_bytes_per_token
+    few, many = (max(share * tokens, 1.0) for share in shares)
+    first, second = (
+        setting.profile.all_to_all_v_us(moved * kv_bytes, ranks, ranks_per_node=ranks_per_node).us
+        for moved in (few, many)
+    )
+    token_us = max(second - first, 0.0) / max(many - few, 1.0)
+    return max(first - few * token_us, 0.0), token_us

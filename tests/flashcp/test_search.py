@@ -1,29 +1,37 @@
 """The search's bookkeeping stays in step with plain counting, whatever moves it makes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+import traces
+from costmodel import load_model
 from flashcp.exchange import across_tokens, needed_tokens, two_level_tokens
 from flashcp.planning import default_setting
 from flashcp.search.anneal import anneal
 from flashcp.search.cycles import even_out
 from flashcp.search.energy import energy, strain
+from flashcp.search.evaluate import options
 from flashcp.search.loads import pairs_of, tiles_of
 from flashcp.search.nodes import crossing_tokens, gather_on_nodes, pair_tokens
-from flashcp.search.placement import find_placements, imbalance
+from flashcp.search.placement import find_placements, imbalance, settle_on_nodes
 from flashcp.search.repair import CUTS_A_RANK, repair
-from flashcp.search.seed import seed
+from flashcp.search.seed import adopt, seed
 from flashcp.search.state import CUTS, FREE, SIZE, copy_rows
 from flashcp.search.weights import (
+    ACROSS,
+    ACROSS_US,
     BALANCE_WEIGHT,
     PAIRS,
     RECEIVED,
     SENT,
     TILES,
     TOKENS,
+    across_us,
     search_weights,
 )
 from flashcp.strategies import check_lengths
@@ -72,6 +80,57 @@ def test_loads_and_energy_equal_those_of_the_placement_counted_afresh(pack, cp, 
         again = energy(loads, counters[CUTS], weights, traffic, excess)
         assert np.isclose(again, last, rtol=1e-9)
     assert loads[:, TOKENS].sum() == ordered.sum()
+
+
+@given(
+    pack=lengths(), nodes=st.integers(2, 4), per_node=st.integers(1, 3), steps=st.integers(0, 200)
+)
+@settings(max_examples=60, deadline=None)
+def test_what_crosses_nodes_stays_what_two_levels_send(pack, nodes, per_node, steps):
+    cp = nodes * per_node
+    _, weights, _, pool, first, *_ = annealed(pack, cp, 50, folded=True)
+    rows = np.empty((pool.shape[0], 4), dtype=np.int32)
+    rows = rows[: copy_rows(pool, first, rows)].astype(np.int64)
+    weights[ACROSS_US] = across_us(pack, nodes, SETTING)
+    reserve = CUTS_A_RANK * cp
+    state = adopt(rows, pack.size, cp, per_node, len(rows) + reserve + 8 * cp, weights)
+    last = anneal(*state, weights, DRAWS, GRID, reserve, 50, steps, 0.01, 5.0)
+    pool, first, counters, _, _, loads = state
+    rows = np.empty((pool.shape[0], 4), dtype=np.int32)
+    rows = rows[: copy_rows(pool, first, rows)]
+    rows = rows[np.lexsort((rows[:, 2], rows[:, 1], rows[:, 0]))]
+    rank, document, start, stop = rows.T
+    sent = two_level_tokens(document, rank, start, stop, cp, per_node)[0]
+    np.testing.assert_array_equal(loads[:, ACROSS], sent)
+    needed = np.stack(needed_tokens(document, rank, start, stop, cp))
+    np.testing.assert_array_equal(loads[:, [SENT, RECEIVED]].T, needed)
+    if steps:
+        traffic, excess = np.empty(cp), np.empty(cp)
+        strain(loads, 5.0, weights, traffic, excess)
+        again = energy(loads, counters[CUTS], weights, traffic, excess)
+        assert np.isclose(again, last, rtol=1e-9)
+
+
+def test_settling_on_nodes_takes_less_time_there():
+    setting = replace(SETTING, model=load_model("paper-h32"), ranks_per_node=8)
+    one = replace(setting, ranks_per_node=16)
+    packing = traces.pack(traces.load("papers"), 131_072, by="truncate", packs=4)
+    before = after = 0.0
+    for i in range(4):
+        given = packing.document_lengths(i)
+        weights = search_weights(given, 16, one, "time")
+        seated = gather_on_nodes(find_placements(given, 16, weights, 1.0)[-1], 16, 8)
+        weights[ACROSS_US] = across_us(given, 2, setting)
+        settled = settle_on_nodes(seated, given, 16, 8, weights, 1.0)
+        tokens = np.bincount(settled[-1][:, 0], settled[-1][:, 3] - settled[-1][:, 2])
+        assert np.ptp(tokens) <= 1
+        took = [
+            min(option.total_us for option in options(rows, given, 16, setting))
+            for rows in (seated, *settled)
+        ]
+        before += took[0]
+        after += min(took)
+    assert after < 0.97 * before
 
 
 @given(pack=lengths(), cp=st.integers(2, 9), steps=st.integers(0, 200))
