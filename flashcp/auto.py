@@ -9,7 +9,7 @@ power and disturbs others even where it is hidden; but never one that is predict
 another strategy as that one runs.
 
 Even work and even time pull against each other: who waits, merges and copies more has to attend to
-less. Even times took 1 to 4% less in prediction, of 128k packs at CP 8, and 4 to 20% less on two
+less. Even times took 1 to 4% less in prediction, of 128k packs at CP 8, and 4 to 18% less on two
 nodes (docs/research/auto.md); even work depends on no profile.
 """
 
