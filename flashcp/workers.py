@@ -86,6 +86,19 @@ def without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Ignore interrupts inside this block: one in a pool's shutdown leaves its workers for ever."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread gets interrupts
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
+
+
 def killed(what: str = "killed") -> ChildProcessError:
     """Return the error of a worker that the system ended, with the way out."""
     return ChildProcessError(

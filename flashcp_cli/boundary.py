@@ -6,20 +6,15 @@ traceback.
 """
 
 import os
-import signal
 import sys
-from types import FrameType
 from typing import NoReturn
 
 import click
 
+from flashcp_cli.signals import Terminated, ignore_more, take_signals
 from flashcp_cli.streams import prepare_streams
 
 DONE, FAILED, WRONG_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM came: an interrupt, so that whatever cleans up after one does so here."""
 
 
 def run(command: click.Command, arguments: list[str] | None = None) -> NoReturn:
@@ -29,11 +24,11 @@ def run(command: click.Command, arguments: list[str] | None = None) -> NoReturn:
     words = ["--debug"] * debug + [word for word in words if word != "--debug"]
     prepare_streams()
     try:
-        _take_signals()
+        take_signals()
         status = command.main(words, prog_name="flashcp", standalone_mode=False)
         sys.stdout.flush()
     except (click.Abort, KeyboardInterrupt) as error:
-        _ignore_more()
+        ignore_more()
         ended = any(isinstance(cause, Terminated) for cause in (error, error.__cause__))
         how, status = ("stopped by SIGTERM", TERMINATED) if ended else ("interrupted", INTERRUPTED)
         _fail(f"{how}; nothing was left half-written", status, debug=debug)
@@ -62,27 +57,6 @@ def run(command: click.Command, arguments: list[str] | None = None) -> NoReturn:
             raise
         _fail(str(error), WRONG_INPUT, debug=debug)
     sys.exit(status if isinstance(status, int) else DONE)
-
-
-def _take_signals() -> None:
-    """Take over from `flashcp_cli.start`; what is ignored, or left to the system, stays so."""
-    if callable(signal.getsignal(signal.SIGINT)):
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    if callable(signal.getsignal(signal.SIGTERM)):
-        signal.signal(signal.SIGTERM, _terminate)
-
-
-def _ignore_more() -> None:
-    """Let a second Ctrl-C pass: all that is left is to wait for workers that end already.
-
-    Python would print a traceback of the wait, which is at its own exit.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-
-
-def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise Terminated
 
 
 def _expected(error: ValueError) -> bool:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from flashcp.comparison import usable_cores
 from flashcp.simulation.block import Job
-from flashcp.workers import Line, hang_on, killed, without_interrupts
+from flashcp.workers import Line, hang_on, killed, undisturbed, without_interrupts
 
 _job: Job | None = None  # in a worker process: what `_start` was given
 
@@ -107,8 +107,9 @@ class LocalEngine:
             finally:
                 # Ctrl-C or an error: what has not begun need not. Waited for, because processes
                 # that are just starting would find their pool's semaphores gone and say so.
-                line.cut()
-                pool.shutdown(wait=True, cancel_futures=True)
+                with undisturbed():
+                    line.cut()
+                    pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _start(job: Job) -> None:

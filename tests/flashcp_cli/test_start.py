@@ -1,10 +1,14 @@
 """An interrupt before anything is imported ends as one later does."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
+
+from flashcp_cli import signals
 
 LINE = "\nflashcp: interrupted; nothing was left half-written\n"
 ENDED = "flashcp: stopped by SIGTERM; nothing was left half-written\n"
@@ -77,6 +81,54 @@ def test_starting_needs_nothing_but_signals():
     assert "click" not in done.stdout
 
 
-def test_interrupts_are_pythons_own_once_the_boundary_has_them():
-    done = start(HANDLED.format("SIGINT", "default_int_handler"))
-    assert done.stdout.endswith("True\n")
+def test_a_burst_of_interrupts_is_one(monkeypatch):
+    now_s = [100.0]
+    monkeypatch.setattr(signals.time, "monotonic", lambda: now_s[0])
+    answer = signals._Answer()
+    with pytest.raises(KeyboardInterrupt):
+        answer(signal.SIGINT, None)
+    for later_s in (0.001, 0.9):
+        now_s[0] = 100.0 + later_s
+        answer(signal.SIGINT, None)
+        answer(signal.SIGTERM, None)
+    now_s[0] = 101.1
+    with pytest.raises(signals.Terminated):
+        answer(signal.SIGTERM, None)
+
+
+class Going:
+    def __init__(self, answer):
+        self.answer = answer
+
+    def _raw_object_cache_notify(self):
+        self.answer(signal.SIGINT, sys._getframe())
+
+    def __del__(self):
+        self.answer(signal.SIGINT, sys._getframe())
+
+
+@pytest.mark.parametrize("caller", [Going.__del__, Going._raw_object_cache_notify])
+def test_an_interrupt_that_would_be_lost_comes_a_moment_later(caller):
+    before = signal.getsignal(signal.SIGALRM)
+    going = Going(signals._Answer())
+    try:
+        caller(going)  # raises nothing here
+        with pytest.raises(KeyboardInterrupt):
+            time.sleep(10)
+    finally:
+        going.answer = lambda *_: None
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_the_boundary_takes_over_what_is_not_ignored():
+    done = start(
+        "import signal, sys\n"
+        "sys.argv[1:] = ['--version']\n"
+        "from flashcp_cli.start import main\n"
+        "try:\n"
+        "    main()\n"
+        "finally:\n"
+        "    print([type(signal.getsignal(n)).__name__ for n in (signal.SIGINT, signal.SIGTERM)])\n"
+    )
+    assert done.stdout.endswith("['_Answer', '_Answer']\n")
