@@ -62,7 +62,10 @@ def lower_bound_us(lengths: NDArray[np.int32], cp: int, setting: "Setting") -> f
         middle = (least + upper) / 2
         bound = pack.joined_us(middle)
         found = max(found, min(middle, bound))
-        least, upper = (middle, min(upper, bound)) if bound > middle else (bound, middle)
+        if bound > middle:
+            least, upper = middle, min(upper, bound)
+        else:
+            least, upper = max(least, bound), middle
     return found
 
 
