@@ -32,6 +32,8 @@ from flashcp_cli.torch_needs import require_gpu, require_torch
 from flashcp_cli.trace_options import READING, TraceSource, trace_options
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from costmodel.model_shape import ModelShape
     from costmodel.profile import Profile
     from executor.job import Job
@@ -208,7 +210,8 @@ def _job(source: TraceSource, options: dict[str, Any]) -> "tuple[Job, Setting, d
         require_gpu()
     saved = _plan_file(source.name)
     if saved is not None:
-        _refuse_options_of_traces(source.name)
+        options_of_traces = ("context", "pack_by", "corpus_order", *READING)
+        _refuse(options_of_traces, f"for a trace, and {source.name} is a plan file")
     model = _model(options, saved)
     hardware = options["hardware"] or (saved.header.hardware if saved else DEFAULT_HARDWARE)
     profile = load_profile(hardware)
@@ -273,15 +276,12 @@ def _plan_file(name: str) -> "PlanFile | None":
     return load_plans(path) if b"flashcp" in metadata else None
 
 
-def _refuse_options_of_traces(name: str) -> None:
+def _refuse(options: "Sequence[str]", why: str) -> None:
     """Refuse what a plan file has no use for: ignored, it would seem to have taken effect."""
     context = click.get_current_context()
-    for option in ("context", "pack_by", "corpus_order", *READING):
+    for option in options:
         if context.get_parameter_source(option) is ParameterSource.COMMANDLINE:
-            flag = f"--{option.replace('_', '-')}"
-            raise click.UsageError(
-                f"{flag} is for a trace, and {name} is a plan file; leave it out"
-            )
+            raise click.UsageError(f"--{option.replace('_', '-')} is {why}; leave it out")
 
 
 def _ranks_per_node(options: dict[str, Any], saved: "PlanFile | None") -> int | None:
@@ -325,6 +325,8 @@ def _plans(
         )
     name = saved.header.strategy
     others = [other for other in options["strategies"] or () if other != name]
+    if not others:
+        _refuse(("plan_effort", "balance"), f"for plans to make, and {source.name} has them made")
     made = [(other, plan(own.lengths, own.cp, other, setting, **search)) for other in others]
     return [(name, own), *made], {
         "source": source.name,

@@ -256,6 +256,13 @@ def test_options_that_a_plan_file_has_no_use_for_are_refused(plan_file, words):
     assert f"{words[0]} is for a trace, and {plan_file} is a plan file" in result.output
 
 
+@pytest.mark.parametrize("words", [["--plan-effort", "2"], ["--balance", "time"]], ids=" ".join)
+def test_how_to_plan_is_refused_where_nothing_is_to_be_planned(plan_file, words):
+    result = invoke(plan_file, "--emulate", "--device", "cpu", *words)
+    assert result.exit_code == 2
+    assert f"{words[0]} is for plans to make, and {plan_file} has them made" in result.output
+
+
 @pytest.mark.parametrize("seed", ["-5", "99999999999999999999999"])
 def test_any_seed_draws_inputs(plan_file, seed):
     result = invoke(plan_file, *SMALL, "--emulate", "--seed", seed)
