@@ -5,7 +5,7 @@ their ranks; the next two make that dear. Then tokens are made equal, which cost
 is evened out without touching tokens, which regains it. Where the largest rank still has more than
 0.5% over the mean, the last stage goes on from the finished placement, whose tokens are equal, up
 to twice; each end is a candidate. Where ranks span nodes it goes on, twice, once they have their
-nodes and what crosses these counts: on two nodes of 8 plans take 3 to 9% less than by seats alone.
+nodes and what crosses these counts: on two nodes of 8 plans take 2 to 11% less than without.
 Measured effects of each part: docs/research/auto.md.
 """
 
