@@ -135,10 +135,10 @@ def lower_bound_us(
             tiles = ceil_div(rows, int(tile_q))
             start = rows - tiles * int(tile_q)
             walked += sum_of_ceilings(tiles, int(tile_q), start, int(packed * tile_k))
-            if not key_outer:
-                owned += tiles
-            else:
+            if key_outer:
                 owned += _key_tiles(length, int(tile_k), most_tokens, most_pairs)
+            else:
+                owned += tiles
     if total <= 0.0:
         return 0.0
     tokens = total / calls

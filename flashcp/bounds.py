@@ -57,6 +57,8 @@ def lower_bound_us(lengths: NDArray[np.int32], cp: int, setting: "Setting") -> f
     if least >= most:
         return most
     upper = min(pack.joined_us(least), most)
+    if upper == least:
+        return least  # as where nothing has to be cut
     found = least
     for _ in range(_ROUNDS):
         middle = (least + upper) / 2

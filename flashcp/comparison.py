@@ -24,7 +24,7 @@ from flashcp.planning import plan
 from flashcp.plans import Plan
 from flashcp.prediction import Setting, predict
 from flashcp.search.weights import Balance
-from flashcp.workers import Line, hang_on, killed, stop_if_asked, undisturbed, without_interrupts
+from flashcp.workers import Line, hang_on, killed, stop_if_asked, without_interrupts
 
 if TYPE_CHECKING:
     from traces.packing import Packing
@@ -245,9 +245,5 @@ def _map(
         except BrokenProcessPool as error:
             raise killed() from error
         except BaseException:
-            # Ctrl-C or an error: what has not begun need not. Waited for, because processes that
-            # are just starting would find their pool's semaphores gone and say so.
-            with undisturbed():
-                line.cut()
-                pool.shutdown(wait=True, cancel_futures=True)
+            line.end(pool)  # Ctrl-C or an error: what has not begun need not
             raise

@@ -16,7 +16,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from concurrent.futures import ProcessPoolExecutor
 
 _stopped = threading.Event()  # in a worker: the line has been cut
 
@@ -35,9 +38,15 @@ class Line:
     def __init__(self) -> None:
         self.theirs, self._ours = multiprocessing.get_context("spawn").Pipe(duplex=False)
 
-    def cut(self) -> None:
-        """Have workers stop before their next pack; those that have nothing to do just end."""
-        self._ours.close()
+    def end(self, pool: "ProcessPoolExecutor") -> None:
+        """Have the workers of `pool` stop before their next pack, and wait until they have.
+
+        Waited for, because processes that are just starting would find their pool's semaphores gone
+        and say so; and undisturbed, because an interrupt in the wait would leave them for ever.
+        """
+        with _undisturbed():
+            self._ours.close()  # those that have nothing to do just end
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def hang_on(line: Connection, begin: Callable[..., Any], *arguments: Any) -> None:
@@ -86,9 +95,16 @@ def without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def killed(what: str = "killed") -> ChildProcessError:
+    """Return the error of a worker that the system ended, with the way out."""
+    return ChildProcessError(
+        f"a worker process was {what}, perhaps for want of memory: use fewer --processes"
+    )
+
+
 @contextmanager
-def undisturbed() -> Iterator[None]:
-    """Ignore interrupts inside this block: one in a pool's shutdown leaves its workers for ever."""
+def _undisturbed() -> Iterator[None]:
+    """Ignore interrupts inside this block."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread gets interrupts
         return
@@ -97,10 +113,3 @@ def undisturbed() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
-
-
-def killed(what: str = "killed") -> ChildProcessError:
-    """Return the error of a worker that the system ended, with the way out."""
-    return ChildProcessError(
-        f"a worker process was {what}, perhaps for want of memory: use fewer --processes"
-    )

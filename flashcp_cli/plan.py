@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flashcp_cli.options import CommaList, Name, PathNamed, Size, echo_json, json_option
-from flashcp_cli.setting_options import load_model_with, setting_options
+from flashcp_cli.setting_options import load_model_with, search_options, setting_options
 from flashcp_cli.trace_options import TraceSource, trace_options
 
 if TYPE_CHECKING:
@@ -128,8 +128,7 @@ def plan(source: TraceSource, as_json: bool, **options: Any) -> None:
             options["cp"],
             names,
             setting,
-            effort=options["plan_effort"],
-            balance=options["balance"],
+            **search_options(options),
             inspect={options["strategy"]: partial(largest_bytes, model=setting.model)},
             keep=options["strategy"] if options["out"] else None,
             processes=options["processes"] or usable_cores(),
@@ -194,14 +193,7 @@ def _pictured(
     from flashcp.planning import plan as make_plan
 
     lengths = packing.document_lengths(options["picture"])
-    return make_plan(
-        lengths,
-        options["cp"],
-        strategy,
-        setting,
-        effort=options["plan_effort"],
-        balance=options["balance"],
-    )
+    return make_plan(lengths, options["cp"], strategy, setting, **search_options(options))
 
 
 def _save(

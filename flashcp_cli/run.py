@@ -25,6 +25,7 @@ from flashcp_cli.setting_options import (
     COPIES,
     DEFAULT_HARDWARE,
     DEFAULT_MODEL,
+    search_options,
     setting_options,
     with_heads,
 )
@@ -310,7 +311,7 @@ def _plans(
     """Return the plans to run by name, and a description of their pack."""
     from flashcp.planning import plan
 
-    search = {"effort": options["plan_effort"], "balance": options["balance"]}
+    search = search_options(options)
     if saved is None:
         lengths, text = _pack(source, options, device)
         cp = options["nproc"] or _default_ranks(device)

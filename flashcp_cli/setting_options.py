@@ -100,6 +100,11 @@ def setting_options(
     return add
 
 
+def search_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Return how hard `auto` is to search and what to make even, as `flashcp.plan` takes them."""
+    return {"effort": options["plan_effort"], "balance": options["balance"]}
+
+
 def load_model_with(
     name: str, q_heads: int | None, kv_heads: int | None, head_dim: int | None
 ) -> "ModelShape":

@@ -99,8 +99,7 @@ def exchange_time(moved: float, weights: Floats) -> float:
     """Return an exchange's time, from the sum of what each rank moves to the eighth power."""
     if moved <= 0.0:
         return 0.0
-    busiest = np.sqrt(np.sqrt(np.sqrt(moved)))
-    return float(weights[EXCHANGE_US] + weights[EXCHANGE_TOKEN_US] * busiest)
+    return float(weights[EXCHANGE_US] + weights[EXCHANGE_TOKEN_US] * eighth_root(moved))
 
 
 @jit_lean
@@ -111,7 +110,14 @@ def across_time(loads: Floats, weights: Floats) -> float:
     moved = 0.0
     for rank in range(loads.shape[0]):
         moved += eighth_power(loads[rank, ACROSS])
-    return float(weights[ACROSS_US] * np.sqrt(np.sqrt(np.sqrt(moved))))
+    return float(weights[ACROSS_US] * eighth_root(moved))
+
+
+@jit_lean
+def busy_us(loads: Floats, rank: int, weights: Floats) -> float:
+    """Return a rank's attention and copies, in microseconds."""
+    copies = weights[RETURN_US] * loads[rank, SENT] - weights[COPY_US] * loads[rank, RECEIVED]
+    return float(loads[rank, TIME] + copies)
 
 
 @jit_lean
@@ -119,8 +125,7 @@ def rank_time(loads: Floats, rank: int, exchange_us: float, weights: Floats) -> 
     """Return a rank's time, over the mean of undivided documents, to the eighth power."""
     local = loads[rank, LOCAL]
     exposed = max(exchange_us - local, 0.0) + max(exchange_us - weights[BACKWARD] * local, 0.0)
-    copies = weights[RETURN_US] * loads[rank, SENT] - weights[COPY_US] * loads[rank, RECEIVED]
-    return float(eighth_power((loads[rank, TIME] + copies + exposed) * weights[PER_TIME]))
+    return float(eighth_power((busy_us(loads, rank, weights) + exposed) * weights[PER_TIME]))
 
 
 @jit_lean
@@ -134,7 +139,7 @@ def time_energy(loads: Floats, weights: Floats) -> float:
     total = 0.0
     for rank in range(ranks):
         total += rank_time(loads, rank, exchange_us, weights)
-    return float(weights[TIME_WEIGHT] * np.sqrt(np.sqrt(np.sqrt(total / ranks))))
+    return float(weights[TIME_WEIGHT] * eighth_root(total / ranks))
 
 
 @jit_lean
@@ -143,6 +148,12 @@ def eighth_power(value: float) -> float:
     value *= value
     value *= value
     return value * value
+
+
+@jit_lean
+def eighth_root(value: float) -> float:
+    """Return the root of value^8, by square roots alone, which every machine rounds alike."""
+    return float(np.sqrt(np.sqrt(np.sqrt(value))))
 
 
 @jit_lean

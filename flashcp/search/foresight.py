@@ -14,6 +14,7 @@ import numpy as np
 
 from flashcp.search.energy import (
     eighth_power,
+    eighth_root,
     exchange_time,
     rank_excess,
     rank_time,
@@ -270,6 +271,6 @@ def energy_after(
         for column in range(LOADS):
             after[rank, column] = loads[rank, column]
     found = np.sqrt(np.sqrt(max(quartic, 0.0)))
-    found += weights[TIME_WEIGHT] * np.sqrt(np.sqrt(np.sqrt(timed / count)))
+    found += weights[TIME_WEIGHT] * eighth_root(timed / count)
     found += weights[BALANCE_WEIGHT] * np.sqrt(max(excess, 0.0)) + weights[PIECE_WEIGHT] * cuts
     return float(found * (1.0 - _ROUNDING))

@@ -17,22 +17,17 @@ from numpy.typing import NDArray
 
 from flashcp.search.anneal import anneal
 from flashcp.search.cycles import even_out
-from flashcp.search.energy import time_energy
+from flashcp.search.energy import busy_us, time_energy
 from flashcp.search.loads import Floats
 from flashcp.search.repair import CUTS_A_RANK, repair
 from flashcp.search.seed import adopt, seed
 from flashcp.search.state import CUTS, Ints, copy_rows
 from flashcp.search.weights import (
     BALANCE_WEIGHT,
-    COPY_US,
     EVENS_TIME,
     PAIRS,
-    RECEIVED,
-    RETURN_US,
-    SENT,
     TILE,
     TILE_US,
-    TIME,
 )
 from flashcp.strategies.flashcp import flashcp_shards
 from groundwork.jit import jit
@@ -91,29 +86,23 @@ def find_placements(
     if others is None:
         others = flashcp_shards(lengths, cp)
     whole = _listed(others, order)
-    grid = _grid(int(lengths.sum(dtype=np.int64)) // cp)
-    steps = _steps(effort, cp)
-    stages, most_turns = _stages(weights), 1 if weights[EVENS_TIME] else _MOST_TURNS
     falling = lengths[order].astype(np.int64)
-    rows = _search(falling, cp, weights.copy(), _draws(), grid, steps, stages, whole)
+    rows = _search(
+        falling, cp, weights.copy(), _draws(), _grid(lengths, cp), _steps(effort, cp),
+        _stages(weights), whole,
+    )  # fmt: skip
     found = [rows]
-
-    def go_on(rows: Ints, turn: int) -> "Rows":
-        return _go_on(
-            rows, order.size, cp, 0, weights.copy(), _draws(), grid, turn * steps, steps,
-            stages[-1],
-        )  # fmt: skip
-
+    most_turns = 1 if weights[EVENS_TIME] else _MOST_TURNS
     turns = min(most_turns, _RANKS_AND_TURNS // cp) if again else 0
     for turn in range(turns):
         if imbalance(rows, cp) <= EVEN:
             break
-        rows = go_on(rows.astype(np.int64), turn)
+        rows = _another_turn(rows.astype(np.int64), lengths, cp, 0, weights, effort, turn)
         found.append(rows)
     if turns and imbalance(whole, cp) > EVEN:
         slowest = min(_slowness(each.astype(np.int64), order.size, cp, weights) for each in found)
         if _slowness(whole, order.size, cp, weights) < slowest:
-            found.append(go_on(whole, 0))
+            found.append(_another_turn(whole, lengths, cp, 0, weights, effort, 0))
     return [_canonical(rows, order) for rows in found]
 
 
@@ -139,17 +128,33 @@ def settle_on_nodes(
         Canonical shards after each turn of the last stage.
     """
     order = _falling(lengths)
-    grid = _grid(int(lengths.sum(dtype=np.int64)) // cp)
-    steps = _steps(effort, cp)
     found = []
-    for turn in range(_NODE_TURNS):
-        rows = _go_on(
-            _listed(rows, order), order.size, cp, ranks_per_node, weights.copy(), _draws(), grid,
-            (1 + turn) * steps, steps, _stages(weights)[-1],
-        )  # fmt: skip
+    for turn in range(1, 1 + _NODE_TURNS):
+        listed = _listed(rows, order)
+        rows = _another_turn(listed, lengths, cp, ranks_per_node, weights, effort, turn)
         rows = _canonical(rows, order)
         found.append(rows)
     return found
+
+
+def _another_turn(
+    listed: Ints,
+    lengths: NDArray[np.int32],
+    cp: int,
+    per_node: int,
+    weights: Floats,
+    effort: float,
+    turn: int,
+) -> "Rows":
+    """Run the last stage once more, from shards as `_listed` gives them; returns them likewise.
+
+    `per_node` is 0 where what crosses nodes does not count; every turn draws differently.
+    """
+    steps = _steps(effort, cp)
+    return _go_on(
+        listed, lengths.size, cp, per_node, weights.copy(), _draws(), _grid(lengths, cp),
+        turn * steps, steps, _stages(weights)[-1],
+    )  # fmt: skip
 
 
 def _falling(lengths: NDArray[np.int32]) -> Ints:
@@ -203,8 +208,9 @@ def _draws() -> Ints:
     return hashes(_SEED, _DRAWS).view(np.int64)
 
 
-def _grid(tokens: int) -> int:
+def _grid(lengths: NDArray[np.int32], cp: int) -> int:
     """Return the largest power of two up to a tile of which a rank holds enough."""
+    tokens = int(lengths.sum(dtype=np.int64)) // cp
     grid = TILE
     while grid > 1 and tokens < grid * _LEAST_TILES_A_RANK:
         grid //= 2
@@ -287,8 +293,8 @@ def _finish(
     if weights[EVENS_TIME] != 0.0:
         # In pairs that would take as long: a cut that moves changes little else.
         pair_us = weights[TILE_US] / TILE**2
-        copies_us = weights[RETURN_US] * loads[:, SENT] - weights[COPY_US] * loads[:, RECEIVED]
-        work[:] = (loads[:, TIME] + copies_us) / pair_us
+        for rank in range(work.size):
+            work[rank] = busy_us(loads, rank, weights) / pair_us
     even_out(pool, first, work, grid, draws)
     rows = np.empty((pool.shape[0], 4), dtype=np.int32)
     count = copy_rows(pool, first, rows)

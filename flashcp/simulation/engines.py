@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from flashcp.comparison import usable_cores
 from flashcp.simulation.block import Job
-from flashcp.workers import Line, hang_on, killed, undisturbed, without_interrupts
+from flashcp.workers import Line, hang_on, killed, without_interrupts
 
 _job: Job | None = None  # in a worker process: what `_start` was given
 
@@ -105,11 +105,7 @@ class LocalEngine:
                 if deaths == 2:
                     raise killed("killed twice") from error
             finally:
-                # Ctrl-C or an error: what has not begun need not. Waited for, because processes
-                # that are just starting would find their pool's semaphores gone and say so.
-                with undisturbed():
-                    line.cut()
-                    pool.shutdown(wait=True, cancel_futures=True)
+                line.end(pool)  # Ctrl-C or an error: what has not begun need not
 
 
 def _start(job: Job) -> None:

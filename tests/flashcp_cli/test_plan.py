@@ -11,8 +11,10 @@ import pytest
 from click.testing import CliRunner
 
 from flashcp.plan_file import load_plans
+from flashcp.search.weights import BALANCES
 from flashcp.strategies import NAMES
 from flashcp_cli import plan as command
+from flashcp_cli import setting_options
 from flashcp_cli.main import cli
 from traces.packing import PACKERS
 
@@ -33,6 +35,7 @@ def invoke(*words):
 def test_names_in_help_are_those_of_the_registry():
     assert command.STRATEGIES == NAMES
     assert command.PACKERS == PACKERS
+    assert setting_options.BALANCES == BALANCES
 
 
 def test_the_table_has_every_strategy_and_says_where_times_come_from():
