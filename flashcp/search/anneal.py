@@ -18,7 +18,6 @@ from flashcp.search.state import (
     CUTS,
     DOCUMENT,
     FREE,
-    PER_NODE,
     SIZE,
     START,
     STOP,
@@ -110,7 +109,7 @@ def _take_steps(
     now = energy(loads, counters[CUTS], weights, traffic, excess)
     squares = sum_of_squares(excess)
     exchange_us = keep(loads, traffic, excess, weights, kept)
-    foreseen = counters[PER_NODE] == 0 and are_apart(pool, first)
+    foreseen = are_apart(pool, first)
     mask = draws.size - 1
     turn = 0
     for step in range(steps):

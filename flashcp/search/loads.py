@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from flashcp.search.state import (
     CUTS,
     NEXT,
+    NODE,
     NODE_SEEN,
     ORDER,
     PER_NODE,
@@ -137,15 +138,14 @@ def add_exchange(
         piece = pool[piece, NEXT]
     counters[STAMP] += 1
     stamp = counters[STAMP]
-    per_node = counters[PER_NODE]
     later = nodes = 0  # ranks and nodes that hold a later piece
     for i in range(count - 1, -1, -1):
         piece = pool[i, ORDER]
         rank = pool[piece, RANK]
         start = pool[piece, START]
         tokens = sign * (pool[piece, STOP] - start)
-        if per_node > 0:
-            node = rank // per_node
+        if counters[PER_NODE] > 0:
+            node = ranks[rank, NODE]
             seen = 1 if ranks[node, NODE_SEEN] == stamp else 0
             loads[rank, ACROSS] += tokens * (nodes - seen)
             nodes += 1 - seen

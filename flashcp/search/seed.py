@@ -117,7 +117,7 @@ def seed(
             if edges[i + 1] > edges[i]:
                 owner = owners[min(i, 2 * parts - 1 - i) if folded else i % parts]
                 append_piece(pool, first, counters, document, owner, edges[i], edges[i + 1])
-    lists, ranks = list_pieces(pool, first, cp)
+    lists, ranks = list_pieces(pool, first, counters, cp)
     for document in range(lengths.size):
         add_exchange(pool, first, counters, ranks, document, 1.0, loads)
     return pool, first, counters, lists, ranks, loads
@@ -150,7 +150,7 @@ def adopt(
         rank, document, start, stop = rows[i, 0], rows[i, 1], rows[i, 2], rows[i, 3]
         _add_range(loads, rank, start, stop, weights)
         append_piece(pool, first, counters, document, rank, start, stop)
-    lists, ranks = list_pieces(pool, first, cp)
+    lists, ranks = list_pieces(pool, first, counters, cp)
     for document in range(documents):
         add_exchange(pool, first, counters, ranks, document, 1.0, loads)
     return pool, first, counters, lists, ranks, loads

@@ -28,8 +28,8 @@ COLUMNS = 9
 FREE, CUTS, STAMP, PER_NODE = range(4)
 COUNTERS = 4
 
-# Columns of the ranks; of nodes the first rows of the last.
-SIZE, SEEN, NODE_SEEN = range(3)
+# Columns of the ranks, the third their node; of nodes the first rows of the last.
+SIZE, SEEN, NODE, NODE_SEEN = range(4)
 
 _SPARE = 64  # pieces for which a rank's list has room besides twice the longest at first
 
@@ -91,9 +91,11 @@ def delist(pool: Ints, lists: Ints, ranks: Ints, piece: int, rank: int) -> None:
 
 
 @jit
-def list_pieces(pool: Ints, first: Ints, cp: int) -> tuple[Ints, Ints]:
+def list_pieces(pool: Ints, first: Ints, counters: Ints, cp: int) -> tuple[Ints, Ints]:
     """Return the lists and ranks of a placement."""
-    ranks = np.zeros((cp, 3), dtype=np.int64)
+    ranks = np.zeros((cp, 4), dtype=np.int64)
+    if counters[PER_NODE] > 0:
+        ranks[:, NODE] = np.arange(cp) // counters[PER_NODE]
     for document in range(first.size):
         piece = first[document]
         while piece >= 0:

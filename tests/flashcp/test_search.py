@@ -12,16 +12,18 @@ import traces
 from costmodel import load_model
 from flashcp.exchange import across_tokens, needed_tokens, two_level_tokens
 from flashcp.planning import default_setting
-from flashcp.search.anneal import anneal
+from flashcp.search.anneal import _difference, _has_room, _make, anneal
 from flashcp.search.cycles import even_out
 from flashcp.search.energy import energy, strain
 from flashcp.search.evaluate import options
+from flashcp.search.foresight import KEPT, are_apart, energy_after, keep
 from flashcp.search.loads import pairs_of, tiles_of
+from flashcp.search.moves import HEAD, MOVE, PART, PIECE, SIDE, draw_move
 from flashcp.search.nodes import crossing_tokens, gather_on_nodes, pair_tokens
 from flashcp.search.placement import find_placements, imbalance, settle_on_nodes
 from flashcp.search.repair import CUTS_A_RANK, repair
 from flashcp.search.seed import adopt, seed
-from flashcp.search.state import CUTS, FREE, SIZE, copy_rows
+from flashcp.search.state import CUTS, DOCUMENT, FREE, SIZE, copy_rows, move_back
 from flashcp.search.weights import (
     ACROSS,
     ACROSS_US,
@@ -43,6 +45,41 @@ DRAWS = hashes(7, 1 << 12).view(np.int64)
 GRID = 16
 
 
+def assert_foreseen(pool, first, counters, lists, ranks, loads, weights) -> None:
+    """Draw moves and hold what was foreseen of each against what it leads to; none stays."""
+    if not are_apart(pool, first):
+        return  # where a seed left neighbours on one rank nothing is foreseen
+    cp, before, after = len(loads), loads.copy(), loads.copy()
+    traffic, excess = np.empty(cp), np.empty(cp)
+    kept, touched = np.empty((cp + 1, KEPT)), np.empty(cp, dtype=np.int64)
+    move = np.empty((2, MOVE), dtype=np.int64)
+    for who, how in DRAWS[:160].reshape(-1, 2):
+        worst = strain(loads, 5.0, weights, traffic, excess)
+        exchange_us = keep(loads, traffic, excess, weights, kept)
+        moves = draw_move(pool, lists, ranks, loads, worst, GRID, who, how, move)
+        documents = {pool[move[i, PIECE], DOCUMENT] for i in range(moves)}
+        if moves == 0 or len(documents) < moves:
+            continue
+        if not _has_room(counters, lists, ranks, 0, moves, move):
+            continue
+        cuts = counters[CUTS]
+        pairs, tokens = _difference(pool, moves, move)
+        foreseen = energy_after(
+            pool, counters, ranks, loads, weights, moves, move, pairs, tokens, 5.0, exchange_us,
+            kept, after, touched,
+        )  # fmt: skip
+        np.testing.assert_array_equal(after, before)
+        _make(pool, first, counters, ranks, loads, weights, moves, move)
+        strain(loads, 5.0, weights, traffic, excess)
+        found = energy(loads, counters[CUTS], weights, traffic, excess)
+        assert found * (1 - 1e-6) <= foreseen <= found
+        for i in range(moves - 1, -1, -1):
+            piece, part, head, rank = (move[i, column] for column in (PIECE, PART, HEAD, SIDE))
+            move_back(pool, first, counters, piece, part, head != 0, rank)
+        counters[CUTS] = cuts
+        loads[:] = before
+
+
 def annealed(pack: NDArray[np.int32], cp: int, steps: int, folded: bool) -> tuple[NDArray, ...]:
     ordered = np.sort(pack)[::-1].astype(np.int64)
     weights = search_weights(pack, cp, SETTING)
@@ -59,6 +96,7 @@ def test_loads_and_energy_equal_those_of_the_placement_counted_afresh(pack, cp, 
     ordered, weights, last, pool, first, counters, lists, ranks, loads = annealed(
         pack, cp, steps, folded
     )
+    assert_foreseen(pool, first, counters, lists, ranks, loads, weights)
     rows = np.empty((pool.shape[0], 4), dtype=np.int32)
     rows = rows[: copy_rows(pool, first, rows)]
     rows = rows[np.lexsort((rows[:, 2], rows[:, 1], rows[:, 0]))]
@@ -95,6 +133,7 @@ def test_what_crosses_nodes_stays_what_two_levels_send(pack, nodes, per_node, st
     reserve = CUTS_A_RANK * cp
     state = adopt(rows, pack.size, cp, per_node, len(rows) + reserve + 8 * cp, weights)
     last = anneal(*state, weights, DRAWS, GRID, reserve, 50, steps, 0.01, 5.0)
+    assert_foreseen(*state, weights)
     pool, first, counters, _, _, loads = state
     rows = np.empty((pool.shape[0], 4), dtype=np.int32)
     rows = rows[: copy_rows(pool, first, rows)]
