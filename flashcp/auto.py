@@ -95,7 +95,8 @@ def auto_plan(
             checked, cp, weights, effort, others=whole, again=weights is searched_by[-1]
         )
         for placement in placements:
-            for seated in _seatings(placement, checked, cp, per_node, setting, weights, effort):
+            seatings = [*_seatings(placement, checked, cp, per_node, setting, weights, effort)]
+            for seated in reversed(seatings):  # the last is mostly the best, and rules others out
                 limit = TOLERANCE * min((o.total_us for o in found), default=np.inf)
                 found.extend(options(seated, checked, cp, setting, limit_us=limit, gathers=False))
     pair_us = float(searched_by[0][TILE_US]) / TILE**2
