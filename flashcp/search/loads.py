@@ -87,16 +87,24 @@ def piece_costs(start: int, stop: int, weights: Floats) -> tuple[float, float, f
 
 
 @jit_as("void(f8[:, ::1], i8, i8, i8, f8, f8[::1])", lean=True)
+def add_costs(
+    loads: Floats, rank: int, start: int, stop: int, sign: float, weights: Floats
+) -> None:
+    """Add (or with sign -1 take away) what one piece costs, but for its pairs and tokens."""
+    tiles, us, local = piece_costs(start, stop, weights)
+    loads[rank, TILES] += sign * tiles
+    loads[rank, TIME] += sign * us
+    loads[rank, LOCAL] += sign * local
+
+
+@jit_as("void(f8[:, ::1], i8, i8, i8, f8, f8[::1])", lean=True)
 def add_piece(
     loads: Floats, rank: int, start: int, stop: int, sign: float, weights: Floats
 ) -> None:
     """Add (or with sign -1 take away) what one piece costs by itself."""
-    tiles, us, local = piece_costs(start, stop, weights)
     loads[rank, TOKENS] += sign * (stop - start)
     loads[rank, PAIRS] += sign * pairs_of(start, stop)
-    loads[rank, TILES] += sign * tiles
-    loads[rank, TIME] += sign * us
-    loads[rank, LOCAL] += sign * local
+    add_costs(loads, rank, start, stop, sign, weights)
 
 
 @jit_lean
@@ -116,6 +124,30 @@ def shift_part(
     else:
         add_piece(loads, here, start, cut, 1.0, weights)
         add_piece(loads, rank, cut, stop, 1.0, weights)
+
+
+@jit_lean
+def add_across(
+    counters: Ints, ranks: Ints, rank: int, tokens: float, nodes: int, loads: Floats
+) -> int:
+    """Add what a piece sends to the nodes with later pieces of its document, but for its own.
+
+    Args:
+        counters: whose mark tells the nodes seen in this visit.
+        ranks: each one's node; the piece's is marked as seen.
+        rank: that holds the piece.
+        tokens: of the piece; below 0 to take them away.
+        nodes: how many have a later piece.
+        loads: of all ranks.
+
+    Returns:
+        How many nodes hold this piece or a later one.
+    """
+    node = ranks[rank, NODE]
+    seen = 1 if ranks[node, NODE_SEEN] == counters[STAMP] else 0
+    ranks[node, NODE_SEEN] = counters[STAMP]
+    loads[rank, ACROSS] += tokens * (nodes - seen)
+    return nodes + 1 - seen
 
 
 @jit_lean
@@ -145,11 +177,7 @@ def add_exchange(
         start = pool[piece, START]
         tokens = sign * (pool[piece, STOP] - start)
         if counters[PER_NODE] > 0:
-            node = ranks[rank, NODE]
-            seen = 1 if ranks[node, NODE_SEEN] == stamp else 0
-            loads[rank, ACROSS] += tokens * (nodes - seen)
-            nodes += 1 - seen
-            ranks[node, NODE_SEEN] = stamp
+            nodes = add_across(counters, ranks, rank, tokens, nodes, loads)
         if ranks[rank, SEEN] != stamp:
             ranks[rank, SEEN] = stamp
             loads[rank, SENT] += tokens * later

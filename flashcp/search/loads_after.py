@@ -7,11 +7,9 @@ depends on a node's last piece, not a rank's. Once the move is made, `flashcp.se
 the same.
 """
 
-from flashcp.search.loads import Floats, piece_costs
+from flashcp.search.loads import Floats, add_across, add_costs
 from flashcp.search.state import (
     NEXT,
-    NODE,
-    NODE_SEEN,
     PREVIOUS,
     RANK,
     SEEN,
@@ -20,17 +18,8 @@ from flashcp.search.state import (
     STOP,
     Ints,
 )
-from flashcp.search.weights import ACROSS, LOCAL, RECEIVED, SENT, TILES, TIME
+from flashcp.search.weights import RECEIVED, SENT
 from groundwork.jit import jit_lean
-
-
-@jit_lean
-def _add(loads: Floats, rank: int, start: int, stop: int, sign: float, weights: Floats) -> None:
-    """Add what one piece costs, but for its pairs and tokens."""
-    tiles, us, local = piece_costs(start, stop, weights)
-    loads[rank, TILES] += sign * tiles
-    loads[rank, TIME] += sign * us
-    loads[rank, LOCAL] += sign * local
 
 
 @jit_lean
@@ -42,25 +31,25 @@ def shift(
     start, stop = pool[piece, START], pool[piece, STOP]
     left, right = pool[piece, PREVIOUS], pool[piece, NEXT]
     cuts = 0
-    _add(after, here, start, stop, -1.0, weights)
+    add_costs(after, here, start, stop, -1.0, weights)
     if lower > start:
         cuts += 1
         left = -1
-        _add(after, here, start, lower, 1.0, weights)
+        add_costs(after, here, start, lower, 1.0, weights)
     if upper < stop:
         cuts += 1
         right = -1
-        _add(after, here, upper, stop, 1.0, weights)
+        add_costs(after, here, upper, stop, 1.0, weights)
     start, stop = lower, upper
     if left >= 0 and pool[left, RANK] == there:
         cuts -= 1
         start = pool[left, START]
-        _add(after, there, start, lower, -1.0, weights)
+        add_costs(after, there, start, lower, -1.0, weights)
     if right >= 0 and pool[right, RANK] == there:
         cuts -= 1
         stop = pool[right, STOP]
-        _add(after, there, upper, stop, -1.0, weights)
-    _add(after, there, start, stop, 1.0, weights)
+        add_costs(after, there, upper, stop, -1.0, weights)
+    add_costs(after, there, start, stop, 1.0, weights)
     return cuts
 
 
@@ -140,21 +129,6 @@ def exchange(
 
 
 @jit_lean
-def _cross(counters: Ints, ranks: Ints, rank: int, tokens: int, nodes: int, after: Floats) -> int:
-    """Account for tokens that go to `nodes` later nodes, but for their own; returns the nodes now.
-
-    With tokens below 0 what they were counted as is taken back.
-    """
-    node = ranks[rank, NODE]
-    if ranks[node, NODE_SEEN] == counters[STAMP]:
-        after[rank, ACROSS] += tokens * (nodes - 1)
-        return nodes
-    ranks[node, NODE_SEEN] = counters[STAMP]
-    after[rank, ACROSS] += tokens * nodes
-    return nodes + 1
-
-
-@jit_lean
 def exchange_across(
     pool: Ints, counters: Ints, ranks: Ints, moved: int, lower: int, upper: int, there: int,
     after: Floats,
@@ -165,14 +139,14 @@ def exchange_across(
         last = pool[last, NEXT]
     for then in range(2):
         counters[STAMP] += 1
-        piece, nodes, sign = last, 0, 2 * then - 1
+        piece, nodes, sign = last, 0, 2.0 * then - 1.0
         while piece >= 0:
             rank, start, stop = pool[piece, RANK], pool[piece, START], pool[piece, STOP]
             if then and piece == moved:
                 if upper < stop:
-                    nodes = _cross(counters, ranks, rank, stop - upper, nodes, after)
-                nodes = _cross(counters, ranks, there, upper - lower, nodes, after)
+                    nodes = add_across(counters, ranks, rank, sign * (stop - upper), nodes, after)
+                nodes = add_across(counters, ranks, there, sign * (upper - lower), nodes, after)
                 stop = lower
             if start < stop:
-                nodes = _cross(counters, ranks, rank, sign * (stop - start), nodes, after)
+                nodes = add_across(counters, ranks, rank, sign * (stop - start), nodes, after)
             piece = pool[piece, PREVIOUS]
